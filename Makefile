@@ -1,0 +1,43 @@
+# make install    .venv with the locked packages
+# make test       ruff, pytest, nbval
+# make reproduce  every notebook, headless, on the embedded digits: build/reproduce/
+# make lock       rewrites requirements.lock (needs uv)
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# JupyterLab's settings and the kernel's own debugger warning stay out of notebook outputs.
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.PHONY: install test reproduce lint lock clean
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python >= 3.11 is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	touch $(STAMP)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+	rm -rf build/nbval
+	EMLC_RUNS=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
+		-p no:cacheprovider notebooks
+
+reproduce: $(STAMP)
+	$(BIN)/python -m emlc_lib.reproduce
+
+lock:
+	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+
+clean:
+	rm -rf build .venv

@@ -1,0 +1,163 @@
+"""CIFAR AutoAugment (Cubuk et al., 2019) for a batch, with one sub-policy drawn per sample.
+
+torchvision's transform draws one sub-policy per call, so for a whole batch. Here every sample has its own;
+samples that drew the same operation are transformed together, on whatever device they are on. The colour
+operations are torchvision's; the tests hold every operation against torchvision's, sample by sample.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as TF
+
+# (operation, probability, magnitude bin of 0..9), twice per sub-policy; Table 7 of Cubuk et al.
+CIFAR_POLICY = (
+    (("Invert", 0.1, None), ("Contrast", 0.2, 6)),
+    (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
+    (("Sharpness", 0.8, 1), ("Sharpness", 0.9, 3)),
+    (("ShearY", 0.5, 8), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.5, None), ("Equalize", 0.9, None)),
+    (("ShearY", 0.2, 7), ("Posterize", 0.3, 7)),
+    (("Color", 0.4, 3), ("Brightness", 0.6, 7)),
+    (("Sharpness", 0.3, 9), ("Brightness", 0.7, 9)),
+    (("Equalize", 0.6, None), ("Equalize", 0.5, None)),
+    (("Contrast", 0.6, 7), ("Sharpness", 0.6, 5)),
+    (("Color", 0.7, 7), ("TranslateX", 0.5, 8)),
+    (("Equalize", 0.3, None), ("AutoContrast", 0.4, None)),
+    (("TranslateY", 0.4, 3), ("Sharpness", 0.2, 6)),
+    (("Brightness", 0.9, 6), ("Color", 0.2, 8)),
+    (("Solarize", 0.5, 2), ("Invert", 0.0, None)),
+    (("Equalize", 0.2, None), ("AutoContrast", 0.6, None)),
+    (("Equalize", 0.2, None), ("Equalize", 0.6, None)),
+    (("Color", 0.9, 9), ("Equalize", 0.6, None)),
+    (("AutoContrast", 0.8, None), ("Solarize", 0.2, 8)),
+    (("Brightness", 0.1, 3), ("Color", 0.7, 0)),
+    (("Solarize", 0.4, 5), ("AutoContrast", 0.9, None)),
+    (("TranslateY", 0.9, 9), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.9, None), ("Solarize", 0.8, 3)),
+    (("Equalize", 0.8, None), ("Invert", 0.1, None)),
+    (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, None)),
+)
+
+# Upper ends of the magnitude ranges, reached at bin 9; translations are shares of the side length.
+_RANGE = {
+    "ShearX": 0.3, "ShearY": 0.3, "TranslateX": 150 / 331, "TranslateY": 150 / 331, "Rotate": 30.0,
+    "Brightness": 0.9, "Color": 0.9, "Contrast": 0.9, "Sharpness": 0.9,
+}  # fmt: skip
+SIGNED = frozenset(_RANGE)
+
+
+def magnitude(operation: str, level: int | None, side: int) -> float:
+    """The magnitude at a bin of 0..9: degrees, pixels, bits, a grey value, a factor's distance from 1, or 0."""
+    if operation in _RANGE:
+        value = _RANGE[operation] * level / 9
+        return float(int(value * side)) if operation.startswith("Translate") else value
+    if operation == "Posterize":
+        return float(round(8 - level * 4 / 9))
+    if operation == "Solarize":
+        return 255 * (1 - level / 9)
+    return 0.0
+
+
+def cifar_autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Transforms every image of a batch by a sub-policy of its own.
+
+    Args:
+        images: (n, 3, side, side) uint8, on any device; not changed.
+        generator: a CPU generator, so that the choices do not depend on the device.
+
+    Returns:
+        A tensor of the same shape, dtype and device.
+    """
+    n, side = len(images), images.shape[-1]
+    chosen = torch.randint(len(CIFAR_POLICY), (n,), generator=generator).tolist()
+    accept = torch.rand((n, 2), generator=generator).tolist()
+    signs = (torch.randint(2, (n, 2), generator=generator) * 2 - 1).tolist()
+    images = images.clone()
+    for stage in range(2):
+        groups: dict[str, tuple[list[int], list[float]]] = {}
+        for i in range(n):
+            operation, probability, level = CIFAR_POLICY[chosen[i]][stage]
+            if accept[i][stage] < probability:
+                value = magnitude(operation, level, side)
+                indices, values = groups.setdefault(operation, ([], []))
+                indices.append(i)
+                values.append(value * signs[i][stage] if operation in SIGNED else value)
+        for operation, (indices, values) in groups.items():
+            where = torch.tensor(indices, device=images.device)
+            images[where] = apply_operation(operation, images[where], torch.tensor(values))
+    return images
+
+
+def apply_operation(operation: str, images: Tensor, magnitudes: Tensor) -> Tensor:
+    """One named operation, image i with magnitudes[i]; see :func:`magnitude` for units.
+
+    Args:
+        images: (n, 3, side, side) uint8. magnitudes: (n,) float, on the CPU.
+
+    Raises:
+        ValueError: an unknown operation.
+    """
+    if operation in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"):
+        return _warp(images, _inverse_maps(operation, magnitudes, images.shape[-1]))
+    values = magnitudes.to(images.device)[:, None, None, None]
+    match operation:
+        # A factor of 0 gives the image that these four operations blend with.
+        case "Brightness":
+            return _blend(images, torch.zeros_like(images), 1 + values)
+        case "Color":
+            return _blend(images, TF.adjust_saturation(images, 0.0), 1 + values)
+        case "Contrast":
+            return _blend(images, TF.adjust_contrast(images, 0.0), 1 + values)
+        case "Sharpness":
+            return _blend(images, TF.adjust_sharpness(images, 0.0), 1 + values)
+        case "Posterize":
+            return images & (256 - 2 ** (8 - values)).to(torch.uint8)
+        case "Solarize":
+            return torch.where(images >= values, 255 - images, images)
+        case "AutoContrast":
+            return TF.autocontrast(images)
+        case "Equalize":
+            return TF.equalize(images)
+        case "Invert":
+            return 255 - images
+    raise ValueError(f"operation: {operation!r} is not an AutoAugment operation")
+
+
+def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return (images * factor + other * (1 - factor)).clamp_(0, 255).to(torch.uint8)
+
+
+def _inverse_maps(operation: str, magnitudes: Tensor, side: int) -> Tensor:
+    """(n, 2, 3): output to input coordinates, in pixels from the top left corner of the image."""
+    m = magnitudes.double()
+    maps = torch.zeros(len(m), 2, 3, dtype=torch.float64)
+    maps[:, 0, 0] = maps[:, 1, 1] = 1
+    if operation == "ShearX":
+        maps[:, 0, 1] = m
+    elif operation == "ShearY":
+        maps[:, 1, 0] = m
+    elif operation == "TranslateX":
+        maps[:, 0, 2] = -m
+    elif operation == "TranslateY":
+        maps[:, 1, 2] = -m
+    else:
+        cos, sin = torch.cos(torch.deg2rad(m)), torch.sin(torch.deg2rad(m))
+        maps[:, 0, 0] = maps[:, 1, 1] = cos
+        maps[:, 0, 1], maps[:, 1, 0] = -sin, sin
+        centre = torch.full((2, 1), side / 2, dtype=torch.float64)
+        maps[:, :, 2:] = centre - maps[:, :, :2] @ centre
+    return maps
+
+
+def _warp(images: Tensor, maps: Tensor) -> Tensor:
+    # affine_grid wants coordinates in [-1, 1]: x = (x_n + 1) * side / 2.
+    side = images.shape[-1]
+    theta = maps.clone()
+    theta[:, :, 2] = maps[:, :, 2] * 2 / side + maps[:, :, :2].sum(2) - 1
+    theta = theta.to(images.device, torch.float32)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    warped = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return warped.to(torch.uint8)

@@ -1,0 +1,84 @@
+"""Augmented batches as a function of the step: no loader state, so nothing to save or to lose."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .augment import augment_clean, augment_noisy, normalise
+from .config import Config
+from .data import ExperimentData
+from .randomness import Stream, torch_generator
+
+
+class NoisyBatch(NamedTuple):
+    """Images (n, channels, h, w) float32, given labels and, for evaluation only, true labels (n,)."""
+
+    x: Tensor
+    given: Tensor
+    true: Tensor
+
+
+class CleanBatch(NamedTuple):
+    """Images (m, channels, h, w) float32 and labels (m,)."""
+
+    x: Tensor
+    labels: Tensor
+
+
+class Batches:
+    """Shuffled, augmented, normalised batches of a run's noisy and clean sets.
+
+    Batch t is made of the t-th slice of an endless sequence of permutations of the set. Incomplete batches at
+    the end of a permutation are skipped; another permutation leaves out other samples.
+    """
+
+    def __init__(self, config: Config, data: ExperimentData):
+        self.config, self.data = config, data
+        self._order = lru_cache(maxsize=4)(self._permutation)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Complete noisy batches in one pass."""
+        return len(self.data.noisy_labels) // self.config.batch_size
+
+    def last_step(self, epoch: int, period: int) -> int:
+        """The steps taken by the end of an epoch (counted from 1), rounded up to a multiple of ``period``."""
+        return -(-epoch * self.steps_per_epoch // period) * period
+
+    def noisy(self, t: int) -> NoisyBatch:
+        """The noisy batch of step t, of size ``batch_size``."""
+        data, seed = self.data, self.config.seed
+        index = self._slice(Stream.NOISY_ORDER, len(data.noisy_labels), self.config.batch_size, t)
+        images = data.noisy_images[index]
+        if self.config.augment:
+            generator = torch_generator(seed, Stream.NOISY_AUGMENTATION, t)
+            images = augment_noisy(images, self.config.dataset, generator)
+        return NoisyBatch(self._float(images), data.noisy_labels[index], data.true_labels[index])
+
+    def clean(self, t: int, size: int, *, start: bool = False) -> CleanBatch:
+        """The clean batch of step t, of ``size`` samples; ``start`` takes the warm-up's own random streams."""
+        data, seed = self.data, self.config.seed
+        order = Stream.START_ORDER if start else Stream.CLEAN_ORDER
+        augmentation = Stream.START_AUGMENTATION if start else Stream.CLEAN_AUGMENTATION
+        index = self._slice(order, len(data.clean_labels), size, t)
+        images = data.clean_images[index]
+        if self.config.augment:
+            images = augment_clean(images, self.config.dataset, torch_generator(seed, augmentation, t))
+        return CleanBatch(self._float(images), data.clean_labels[index])
+
+    def _float(self, images: Tensor) -> Tensor:
+        return normalise(images, self.data.mean, self.data.std)
+
+    def _slice(self, stream: Stream, n: int, size: int, t: int) -> Tensor:
+        per_pass = n // size
+        order = self._order(stream, n, t // per_pass)
+        first = t % per_pass * size
+        return order[first : first + size]
+
+    def _permutation(self, stream: Stream, n: int, index: int) -> Tensor:
+        order = torch.randperm(n, generator=torch_generator(self.config.seed, stream, index))
+        return order.to(self.data.noisy_labels.device)

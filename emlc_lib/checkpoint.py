@@ -1,0 +1,100 @@
+"""Atomic files: checkpoints as safetensors with JSON metadata, and results as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .models import load_strictly
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is damaged or belongs to another run. The message says what to do."""
+
+
+def write_atomically(path: Path, write) -> None:
+    """Calls ``write(temporary_path)`` and moves the result to ``path``, which is never seen half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically."""
+    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
+    write_atomically(path, lambda p: p.write_text(text))
+
+
+def save_checkpoint(
+    path: Path,
+    networks: dict[str, nn.Module],
+    optimisers: dict[str, torch.optim.Optimizer],
+    extra: dict[str, Tensor],
+    metadata: dict[str, Any],
+) -> None:
+    """Writes networks, optimiser momenta, further tensors and JSON metadata to one file, atomically."""
+    tensors = {f"extra/{name}": value for name, value in extra.items()}
+    for name, network in networks.items():
+        tensors |= {f"network/{name}/{key}": value for key, value in network.state_dict().items()}
+    for name, optimiser in optimisers.items():
+        for index, state in optimiser.state_dict()["state"].items():
+            for key, value in state.items():
+                if value is not None:
+                    tensors[f"optimiser/{name}/{index}/{key}"] = value
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = {"metadata": json.dumps(metadata)}
+    write_atomically(path, lambda p: save_file(tensors, p, metadata=text))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is damaged or no checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads(file.metadata()["metadata"])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint ({error}); delete it to start the run over"
+        ) from error
+
+
+def restore(
+    tensors: dict[str, Tensor],
+    networks: dict[str, nn.Module],
+    optimisers: dict[str, torch.optim.Optimizer],
+) -> None:
+    """Puts a checkpoint's tensors into networks and optimisers, strictly.
+
+    Raises:
+        ValueError: the networks have other weights; the message lists what differs.
+    """
+    for name, network in networks.items():
+        load_strictly(network, _under(tensors, f"network/{name}/"), source=f"the checkpoint's {name}")
+    for name, optimiser in optimisers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under(tensors, f"optimiser/{name}/").items():
+            index, field = key.split("/")
+            state.setdefault(int(index), {})[field] = value
+        groups = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

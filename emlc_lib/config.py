@@ -1,0 +1,197 @@
+"""The typed configuration of one run, and the presets.
+
+A run is a function of its :class:`Config`. :func:`make_config` fills in a preset's values, resolves
+``auto``, and turns every mistake into one :class:`ConfigError` that names the parameter.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
+Method = Literal["emlc", "cross_entropy", "clean_only"]
+NoiseType = Literal["symmetric", "asymmetric", "human"]
+Preset = Literal["smoke", "quick", "paper"]
+
+
+class ConfigError(ValueError):
+    """A parameter has a name or a value that is not allowed. The message names it and what is."""
+
+
+class Config(BaseModel):
+    """Everything a run depends on. Defaults that differ between presets are in :data:`PRESETS`.
+
+    Numbers without a unit in their description are dimensionless.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: Dataset
+    preset: Preset = Field(description="where the values below came from; recorded, not interpreted")
+    method: Method = "emlc"
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: str = "cpu"
+
+    noise_type: NoiseType = "symmetric"
+    noise: float = Field(0.9, ge=0, le=1, description="noise rate of Appendix E; human noise has its own")
+    human_labels: str | None = Field(None, description="path of an .npz file, for human noise only")
+    human_key: str = Field("worse_label", description="name of the label array in that file")
+    n_clean: int = Field(gt=0, description="size of the class-balanced clean set")
+    n_noisy: int | None = Field(None, gt=0, description="size of the noisy set; None takes all the rest")
+
+    model: Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50"]
+    start: Literal["random", "clean"] = Field(
+        description="initial weights: random, or a supervised warm-up on the clean set, shared by all methods"
+    )
+    start_steps: int = Field(0, ge=0, description="SGD steps of the warm-up when start is clean")
+    start_lr: float = Field(0.05, gt=0, le=10, description="highest learning rate of the warm-up")
+
+    epochs: int = Field(gt=0, le=10_000)
+    batch_size: int = Field(gt=1)
+    clean_batch_size: int = Field(gt=1)
+    lr: float = Field(0.02, gt=0, le=10, description="eta_w, the student's learning rate")
+    schedule: Literal["none", "cosine"] = Field(
+        "none", description="none keeps both learning rates (Table 4); cosine lets them fall to zero"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    augment: bool = Field(True, description="crop and flip of every batch, AutoAugment of the clean one")
+
+    k: int = Field(1, ge=1, le=1000, description="student steps per teacher update (Algorithm 1)")
+    teacher_lr: float = Field(0.02, gt=0, le=10, description="eta_alpha, the teacher's learning rate")
+    corruption: Literal["adversarial", "random", "none"] = Field(
+        "adversarial", description="how half of the clean batch is corrupted for the BCE term; none omits it"
+    )
+    meta_term: bool = Field(True, description="False drops the meta term of eq. 12, for ablations")
+    meta_weights: Literal["paper", "momentum", "exact"] = Field(
+        "paper",
+        description="weights of the mixed Hessians: gamma^(t - tau) of Prop. 2, the momentum-aware impulse "
+        "response, or no approximation at all (k extra Hessian-vector products)",
+    )
+    share_primal: bool = Field(
+        True, description="reuse the training pass's activations in the forward-mode pass: less time, more memory"
+    )
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        try:
+            kind = torch.device(device).type
+        except RuntimeError as error:
+            raise ValueError("must be auto, cpu, cuda or cuda:N") from error
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise ValueError("CUDA is not available on this machine; use auto or cpu")
+        return device
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.noise_type == "human":
+            if not self.dataset.startswith("cifar"):
+                raise ValueError("noise_type: human labels exist for cifar10 (10N) and cifar100 (100N) only")
+            if self.human_labels is None:
+                raise ValueError("human_labels: noise_type human needs the path of an .npz label file")
+        if self.preset == "paper" and not self.dataset.startswith("cifar"):
+            raise ValueError("preset: paper (Table 4) is defined for cifar10 and cifar100")
+        if self.start == "clean" and self.start_steps == 0:
+            raise ValueError("start_steps: must be at least 1 when start is clean")
+        if self.clean_batch_size > self.n_clean:
+            raise ValueError(f"clean_batch_size: {self.clean_batch_size} is more than n_clean {self.n_clean}")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that differ whenever any parameter differs."""
+        values = self.model_dump()
+        if self.human_labels is not None and Path(self.human_labels).is_file():
+            # What the labels are counts, not where the file lies.
+            values["human_labels"] = hashlib.sha256(Path(self.human_labels).read_bytes()).hexdigest()
+        text = json.dumps(values, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def name(self) -> str:
+        """A readable and unique name of the run, used for its folder."""
+        noise = self.human_key if self.noise_type == "human" else f"{self.noise:g}"
+        k = f"-k{self.k}" if self.method == "emlc" else ""
+        return (
+            f"{self.dataset}-{self.preset}-{self.noise_type}-{noise}-{self.method}{k}"
+            f"-seed{self.seed}-{self.digest}"
+        )
+
+
+# smoke and quick are this project's own, sized for two CPU cores; paper is Table 4.
+PRESETS: dict[str, dict] = {
+    "smoke": dict(
+        model="small_cnn", start="random", n_clean=100, epochs=25, schedule="cosine", batch_size=64,
+        clean_batch_size=32,
+    ),
+    "quick": dict(
+        model="resnet_narrow", start="clean", start_steps=300, n_clean=1000, n_noisy=5000, epochs=4,
+        batch_size=64, clean_batch_size=64,
+    ),
+    "paper": dict(
+        model="resnet34", start="random", n_clean=1000, epochs=15, batch_size=128, clean_batch_size=32,
+    ),
+}  # fmt: skip
+
+
+def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "cifar10", **changes) -> Config:
+    """A validated configuration: the preset's values, overridden by ``changes`` that are not None.
+
+    ``preset="auto"`` means ``paper`` where CUDA is there, else ``quick``; for the data sets that the paper
+    does not use it means ``smoke`` (digits) and ``quick`` (Fashion-MNIST). ``device="auto"`` means CUDA
+    where there is one.
+
+    Raises:
+        ConfigError: any unknown name or value that is not allowed.
+    """
+    unknown = sorted(set(changes) - set(Config.model_fields))
+    if unknown:
+        raise ConfigError(unknown_name(unknown[0], Config.model_fields))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if preset == "auto":
+        preset = _auto_preset(dataset, device)
+    if preset not in PRESETS:
+        raise ConfigError(f"preset: {preset!r} is not one of auto, {', '.join(get_args(Preset))}")
+    values = dict(PRESETS[preset])
+    if preset == "paper" and dataset == "cifar100":
+        values["model"] = "resnet50"
+    values |= {name: value for name, value in changes.items() if value is not None}
+    if values.get("human_labels") is not None:
+        values["human_labels"] = str(Path(values["human_labels"]))
+    try:
+        return Config(preset=preset, device=device, dataset=dataset, **values)
+    except ValidationError as error:
+        raise ConfigError(_readable(error)) from None
+
+
+def unknown_name(name: str, known) -> str:
+    """The message for a parameter that does not exist, with the closest one that does."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{name}: unknown parameter{hint} Known are: {', '.join(sorted(known))}"
+
+
+def _auto_preset(dataset: str, device: str) -> str:
+    if dataset == "digits":
+        return "smoke"
+    if dataset == "fashion_mnist":
+        return "quick"
+    return "paper" if device.startswith("cuda") else "quick"
+
+
+def _readable(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {message} (got {item['input']!r})" if name else message)
+    return "; ".join(lines)

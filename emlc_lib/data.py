@@ -1,0 +1,248 @@
+"""Data sets, disjoint splits and their corruption, as tensors on the training device."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import noise
+from .config import Config
+from .randomness import Stream, numpy_generator
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Per-channel mean and standard deviation of the training images scaled to [0, 1].
+NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "digits": ((0.3053,), (0.3761,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+class DataUnavailable(RuntimeError):
+    """A data set is not on this machine and could not be downloaded. The message says where it must go."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A whole labelled data set in memory.
+
+    Attributes:
+        name: the data set's name.
+        classes: C class names, in label order.
+        train_images, test_images: (n, channels, h, w) uint8.
+        train_labels, test_labels: (n,) int64.
+    """
+
+    name: str
+    classes: list[str]
+    train_images: Tensor
+    train_labels: np.ndarray
+    test_images: Tensor
+    test_labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint indices into the training set, each sorted.
+
+    Attributes:
+        clean: (m,) the class-balanced clean set.
+        noisy: (n,) the noisy set.
+    """
+
+    clean: np.ndarray
+    noisy: np.ndarray
+
+
+@dataclass(frozen=True)
+class ExperimentData:
+    """What one run sees; images uint8 and labels int64 tensors on the run's device.
+
+    ``true_labels`` are the labels of the noisy set before corruption, for evaluation only.
+    """
+
+    classes: list[str]
+    mean: Tensor
+    std: Tensor
+    noisy_images: Tensor
+    noisy_labels: Tensor
+    true_labels: Tensor
+    clean_images: Tensor
+    clean_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    corruption: noise.NoisyLabels
+    split: Split
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
+
+
+def data_root() -> Path:
+    """Where data sets and runs live: ``EMLC_DATA``, else ``data/`` of the repository, else ``./data``."""
+    if os.environ.get("EMLC_DATA"):
+        return Path(os.environ["EMLC_DATA"]).expanduser()
+    return REPOSITORY / "data" if (REPOSITORY / "pyproject.toml").is_file() else Path("data")
+
+
+def is_available(name: str, root: Path | None = None) -> bool:
+    """Whether :func:`load_dataset` can work without a download (the files exist; they may be damaged)."""
+    root = root or data_root()
+    if name == "digits":
+        return True
+    folder, _ = _LOCATIONS[name]
+    return (root / folder).is_dir()
+
+
+def load_dataset(name: str, *, root: Path | None = None, download: bool = True) -> ImageSet:
+    """One of the supported data sets, from the data root; downloaded through torchvision where missing.
+
+    Args:
+        name: ``digits`` (scikit-learn's, ships with the package), ``fashion_mnist``, ``cifar10``, ``cifar100``.
+        root: the data root; None takes :func:`data_root`.
+        download: whether a missing set may be fetched (torchvision shows the progress).
+
+    Raises:
+        ValueError: an unknown name.
+        DataUnavailable: the files are missing or damaged and cannot be downloaded.
+    """
+    if name == "digits":
+        return _digits()
+    if name not in _LOCATIONS:
+        raise ValueError(f"dataset: {name!r} is not one of digits, {', '.join(_LOCATIONS)}")
+    root = root or data_root()
+    folder, dataset = _LOCATIONS[name]
+    try:
+        # torchvision checks the MD5 of files that are there before it downloads anything.
+        train, test = (_open(dataset, root, part, download) for part in (True, False))
+    except (urllib.error.URLError, OSError, RuntimeError, EOFError) as error:
+        raise DataUnavailable(
+            f"dataset: {name} is missing or damaged and could not be downloaded ({error}). "
+            f"Put its files into {root / folder} (as torchvision lays them out), "
+            f"or set EMLC_DATA to the folder that holds {folder}."
+        ) from error
+    return ImageSet(name, list(train.classes), *_as_tensors(train), *_as_tensors(test))
+
+
+def _datasets():
+    from torchvision import datasets
+
+    return datasets
+
+
+_LOCATIONS = {
+    "fashion_mnist": ("FashionMNIST/raw", "FashionMNIST"),
+    "cifar10": ("cifar-10-batches-py", "CIFAR10"),
+    "cifar100": ("cifar-100-python", "CIFAR100"),
+}
+
+
+def _open(dataset: str, root: Path, train: bool, download: bool):
+    cls = getattr(_datasets(), dataset)
+    try:
+        return cls(root, train=train, download=False)
+    except RuntimeError:
+        if not download:
+            raise
+        return cls(root, train=train, download=True)
+
+
+def _as_tensors(dataset) -> tuple[Tensor, np.ndarray]:
+    images = torch.as_tensor(dataset.data)
+    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return images.contiguous(), np.asarray(dataset.targets, dtype=np.int64)
+
+
+def _digits() -> ImageSet:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    images = torch.from_numpy((digits.images * (255 / 16)).round().astype(np.uint8)).unsqueeze(1)
+    labels = digits.target.astype(np.int64)
+    # The package has no test set: a quarter of the samples, stratified, the same in every run.
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=0)
+    return ImageSet(
+        "digits", [str(c) for c in range(10)], images[train], labels[train], images[test], labels[test]
+    )
+
+
+def split_clean_noisy(
+    labels: np.ndarray, n_classes: int, n_clean: int, n_noisy: int | None, rng: np.random.Generator
+) -> Split:
+    """A class-balanced clean set and a noisy set from the rest, disjoint by construction (section 4.1).
+
+    Args:
+        labels: (n,) true training labels.
+        n_clean: m, a multiple of the number of classes.
+        n_noisy: size of the noisy set; None takes every sample that is not clean.
+        rng: the source of all randomness.
+
+    Raises:
+        ValueError: sizes that the data cannot give; the message names n_clean or n_noisy.
+    """
+    if n_clean % n_classes:
+        raise ValueError(f"n_clean: {n_clean} is not a multiple of the {n_classes} classes")
+    per_class = n_clean // n_classes
+    counts = np.bincount(labels, minlength=n_classes)
+    if counts.min() < per_class:
+        raise ValueError(f"n_clean: class {counts.argmin()} has only {counts.min()} of {per_class} samples")
+    order = rng.permutation(len(labels))
+    clean = np.concatenate([order[labels[order] == c][:per_class] for c in range(n_classes)])
+    rest = order[~np.isin(order, clean)]
+    if n_noisy is not None:
+        if n_noisy > len(rest):
+            raise ValueError(f"n_noisy: {n_noisy} is more than the {len(rest)} samples that are not clean")
+        rest = rest[:n_noisy]
+    if not len(rest):
+        raise ValueError(f"n_clean: {n_clean} leaves no sample for the noisy set")
+    return Split(np.sort(clean), np.sort(rest))
+
+
+def prepare(config: Config, images: ImageSet | None = None) -> ExperimentData:
+    """Loads, splits and corrupts the data of a run, and moves it to the run's device.
+
+    Split and corruption are functions of ``config.seed`` and of the noise parameters alone: every method, k
+    and preset with the same sizes sees the same samples and the same wrong labels.
+    """
+    images = images or load_dataset(config.dataset)
+    n_classes = len(images.classes)
+    split_rng, noise_rng = (numpy_generator(config.seed, s) for s in (Stream.SPLIT, Stream.NOISE))
+    split = split_clean_noisy(images.train_labels, n_classes, config.n_clean, config.n_noisy, split_rng)
+    if config.batch_size > len(split.noisy):
+        raise ValueError(f"batch_size: {config.batch_size} is more than the {len(split.noisy)} noisy samples")
+    true = images.train_labels[split.noisy]
+    if config.noise_type == "symmetric":
+        corruption = noise.symmetric_noise(true, n_classes, config.noise, noise_rng)
+    elif config.noise_type == "asymmetric":
+        successor = noise.successor_classes(config.dataset, images.classes)
+        corruption = noise.asymmetric_noise(true, n_classes, config.noise, noise_rng, successor)
+    else:
+        labels = noise.read_human_labels(config.human_labels, config.human_key)
+        whole = noise.human_noise(images.train_labels, n_classes, labels)
+        corruption = noise.human_noise(true, n_classes, whole.noisy[split.noisy])
+    mean, std = NORMALISATION[config.dataset]
+    device = torch.device(config.device)
+    return ExperimentData(
+        classes=images.classes,
+        mean=torch.tensor(mean, device=device)[:, None, None],
+        std=torch.tensor(std, device=device)[:, None, None],
+        noisy_images=images.train_images[split.noisy].to(device),
+        noisy_labels=torch.from_numpy(corruption.noisy).to(device),
+        true_labels=torch.from_numpy(corruption.true).to(device),
+        clean_images=images.train_images[split.clean].to(device),
+        clean_labels=torch.from_numpy(images.train_labels[split.clean]).to(device),
+        test_images=images.test_images.to(device),
+        test_labels=torch.from_numpy(images.test_labels).to(device),
+        corruption=corruption,
+        split=split,
+    )

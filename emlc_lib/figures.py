@@ -1,0 +1,198 @@
+"""Figures: tidy data in, matplotlib figure out. Nothing here trains or reads files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+# Okabe and Ito's palette, which the colour-blind can tell apart and which prints.
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+
+
+@contextmanager
+def style():
+    """The look of every figure: white, light grid, colour-blind palette."""
+    settings = {"axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True}
+    with (
+        sns.axes_style("whitegrid", {"grid.color": "0.9"}),
+        sns.plotting_context("notebook"),
+        sns.color_palette([BLUE, ORANGE, GREEN, PINK]),
+        plt.rc_context(settings),
+    ):
+        yield
+
+
+def look_ahead_errors(errors: pd.DataFrame) -> Figure:
+    """Relative error and cosine of k-step weights to the exact meta-gradient, over k.
+
+    Args:
+        errors: what :func:`emlc_lib.lookahead.compare_weights` returns; lines are means over seeds, bands
+            their range.
+    """
+    momenta, lrs = sorted(errors["momentum"].unique()), sorted(errors["lr"].unique())
+    with style():
+        figure, axes = plt.subplots(2, len(momenta), figsize=(4.6 * len(momenta), 6.2), sharex=True, sharey="row")
+        axes = np.atleast_2d(axes).reshape(2, len(momenta))
+        for column, momentum in enumerate(momenta):
+            part = errors[errors["momentum"] == momentum]
+            for row, measure in enumerate(["relative_error", "cosine"]):
+                axis = axes[row, column]
+                for colour, lr in zip([BLUE, GREEN, ORANGE, PINK], lrs, strict=False):
+                    for kind, line in (("paper", "-"), ("momentum-aware", "--")):
+                        if momentum == 0 and kind != "paper":
+                            continue  # the two coincide
+                        rows = part[(part["lr"] == lr) & (part["weights"] == kind)].groupby("k")[measure]
+                        label = rf"$\eta$ = {lr:g}, {kind}" if momentum else rf"$\eta$ = {lr:g}"
+                        axis.plot(rows.mean(), line, color=colour, marker="o", ms=4, label=label)
+                        axis.fill_between(rows.mean().index, rows.min(), rows.max(), color=colour, alpha=0.12)
+                axis.set_xscale("log")
+                axis.set_xticks(sorted(errors["k"].unique()), sorted(errors["k"].unique()))
+                axis.minorticks_off()
+            axes[0, column].set_title(rf"momentum $\mu$ = {momentum:g}")
+            axes[1, column].set_xlabel("look-ahead steps k")
+            axes[1, column].legend(fontsize=8, loc="lower left")
+        axes[0, 0].set_ylabel("relative error to exact")
+        axes[1, 0].set_ylabel("cosine to exact")
+    return figure
+
+
+def transition_matrices(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
+    """Transition matrices side by side, rows true and columns noisy classes, entries in percent."""
+    with style():
+        figure, axes = plt.subplots(1, len(matrices), figsize=(5.4 * len(matrices), 5))
+        for axis, (title, matrix) in zip(np.atleast_1d(axes), matrices.items(), strict=True):
+            labels = np.where(matrix >= 0.005, np.round(100 * matrix).astype(int).astype(str), "")
+            sns.heatmap(
+                matrix, ax=axis, annot=labels, fmt="", vmin=0, vmax=1, cmap="Blues", cbar=False, square=True,
+                xticklabels=classes, yticklabels=classes, linewidths=0.5, annot_kws={"fontsize": 8},
+            )  # fmt: skip
+            axis.set(title=title, xlabel="noisy label", ylabel="true label")
+            axis.tick_params(axis="x", rotation=90)
+    return figure
+
+
+def gate_distributions(gate: np.ndarray, wrong: np.ndarray) -> Figure:
+    """How the gate w_i is distributed over right and over wrong given labels, both (n,)."""
+    bins = np.linspace(0, 1, 26)
+    with style():
+        figure, axis = plt.subplots(figsize=(6, 3.4))
+        for values, colour, name in ((gate[~wrong], BLUE, "right"), (gate[wrong], ORANGE, "wrong")):
+            weights = np.full(len(values), 100 / max(len(values), 1))
+            label = f"given label {name} (n = {len(values)})"
+            axis.hist(values, bins, weights=weights, alpha=0.35, color=colour, label=label)
+            axis.hist(values, bins, weights=weights, histtype="step", color=colour, lw=1.8)
+        axis.set(xlabel="gate $w_i$, the weight of the given label", ylabel="% of the samples", xlim=(0, 1))
+        axis.legend()
+    return figure
+
+
+def teacher_outputs(
+    images: np.ndarray, given: np.ndarray, true: np.ndarray, soft_labels: np.ndarray, gate: np.ndarray,
+    classes: Sequence[str],
+) -> Figure:  # fmt: skip
+    """Figure 3, right: the teacher's soft labels for a few samples.
+
+    Args:
+        images: (n, h, w) grey values. given, true: (n,) labels. soft_labels: (n, C). gate: (n,).
+    """
+    n = len(images)
+    with style():
+        figure, axes = plt.subplots(2, n, figsize=(2.3 * n, 4.2), height_ratios=(1, 1.2), squeeze=False)
+        for i in range(n):
+            top, bottom = axes[:, i]
+            top.imshow(images[i], cmap="gray_r")
+            top.set_axis_off()
+            verdict = "right" if given[i] == true[i] else "wrong"
+            top.set_title(f"given {classes[given[i]]} ({verdict})", fontsize=10)
+            colours = [GREY] * len(classes)
+            colours[given[i]] = ORANGE
+            colours[true[i]] = BLUE
+            bottom.bar(range(len(classes)), soft_labels[i], color=colours)
+            bottom.set(ylim=(0, 1), xticks=range(len(classes)), xticklabels=classes)
+            bottom.set_xlabel(f"gate {gate[i]:.2f}", fontsize=10)
+            bottom.tick_params(labelsize=8)
+        axes[1, 0].set_ylabel("$q(y \\mid x, \\tilde{y})$")
+        figure.suptitle("soft labels: true class blue, wrong given label orange", fontsize=11)
+    return figure
+
+
+def teacher_architecture() -> Figure:
+    """Figure 3, left: the teacher's parts, drawn anew."""
+    boxes = {
+        "image": (0.0, 2.2, "image $x_i$", GREY),
+        "label": (0.0, 0.4, "given label $\\tilde{y}_i$", GREY),
+        "features": (2.1, 2.2, "feature\nextractor", BLUE),
+        "embedding": (2.1, 0.4, "label\nembedding", GREEN),
+        "classifier": (4.2, 2.2, "classifier\n+ softmax", BLUE),
+        "mlp": (4.2, 1.1, "MLP (128)\n+ sigmoid", PINK),
+        "mix": (6.5, 1.1, "$w_i\\,\\mathbf{1}_{\\tilde{y}_i}+(1-w_i)\\,\\hat{y}_i$", ORANGE),
+    }
+    arrows = [
+        ("image", "features", ""), ("features", "classifier", "$h_i$"), ("features", "mlp", "$h_i$"),
+        ("label", "embedding", ""), ("embedding", "mlp", "$z_i$"), ("classifier", "mix", "$\\hat{y}_i$"),
+        ("mlp", "mix", "$w_i$"), ("label", "mix", ""),
+    ]  # fmt: skip
+    width, height = 1.5, 0.72
+    with style(), plt.rc_context({"figure.constrained_layout.use": False}):
+        figure, axis = plt.subplots(figsize=(9, 3.6))
+        for x, y, text, colour in boxes.values():
+            wide = width * (1.55 if text.startswith("$w_i") else 1)
+            axis.add_patch(
+                FancyBboxPatch((x, y), wide, height, "round,pad=0.06", fc=colour, ec=colour, alpha=0.22)
+            )
+            axis.text(x + wide / 2, y + height / 2, text, ha="center", va="center", fontsize=10)
+        for start, end, text in arrows:
+            x0, y0 = boxes[start][0] + width + 0.08, boxes[start][1] + height / 2
+            x1, y1 = boxes[end][0] - 0.08, boxes[end][1] + height / 2
+            if (start, end) == ("label", "mix"):  # below everything else
+                y0, y1, x1 = boxes["label"][1] + 0.06, boxes["mix"][1] - 0.1, boxes["mix"][0] + 0.6
+            bend = "arc3,rad=0.13" if (start, end) == ("label", "mix") else "arc3"
+            axis.add_patch(
+                FancyArrowPatch(
+                    (x0, y0), (x1, y1), arrowstyle="-|>", mutation_scale=12, color="0.3", connectionstyle=bend
+                )
+            )
+            axis.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.13, text, ha="center", fontsize=10)
+        axis.set(xlim=(-0.2, 9.1), ylim=(-0.1, 3.2))
+        axis.set_axis_off()
+    return figure
+
+
+def training_curves(epochs: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy, label recovery (Figure 1: all labels solid, wrong ones dashed) and gate over epochs.
+
+    Args:
+        epochs: one run's log, one row per epoch; recovery and gate are drawn where it has them.
+    """
+    corrects = "recovery_all" in epochs
+    with style():
+        figure, axes = plt.subplots(1, 3 if corrects else 1, figsize=(13 if corrects else 5, 3.6), squeeze=False)
+        axes = axes[0]
+        x = epochs["epoch"]
+        axes[0].plot(x, 100 * epochs["student_test_accuracy"], color=BLUE, marker="o", ms=4, label="student, test")
+        if "teacher_test_accuracy" in epochs:
+            axes[0].plot(
+                x, 100 * epochs["teacher_test_accuracy"], color=ORANGE, marker="s", ms=4, label="teacher, test"
+            )
+        axes[0].plot(x, 100 * epochs["student_clean_accuracy"], color=GREY, ls=":", label="student, clean set")
+        axes[0].set(ylabel="accuracy, %")
+        if corrects:
+            axes[1].plot(x, 100 * epochs["recovery_all"], color=BLUE, label="all labels")
+            axes[1].plot(x, 100 * epochs["recovery_wrong"], color=BLUE, ls="--", label="wrong labels")
+            axes[1].set(ylabel="labels recovered, %", ylim=(0, 100))
+            axes[2].plot(x, epochs["gate_right"], color=BLUE, label="right labels")
+            axes[2].plot(x, epochs["gate_wrong"], color=ORANGE, ls="--", label="wrong labels")
+            axes[2].set(ylabel="mean gate $w_i$", ylim=(0, 1))
+        for axis in axes:
+            axis.set_xlabel("epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.legend(fontsize=9)
+        figure.suptitle(title, fontsize=11)
+    return figure

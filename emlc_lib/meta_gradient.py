@@ -1,0 +1,225 @@
+r"""The meta-gradient: how the student's clean loss depends on the teacher (Propositions 1-3).
+
+The student p_w takes SGD steps on soft labels q_alpha of the teacher. With
+g_w = grad_w L(w^(t+1)), the gradient of the clean loss after the last step, and
+H_wa^(tau) the mixed Hessian of the noisy batch's loss at step tau,
+
+* Prop. 1 (k = 1):  grad_alpha = -eta g_w^T H_wa^(t)
+* Prop. 2 (k > 1):  grad_alpha ~ -eta g_w^T sum_tau gamma^(t - tau) H_wa^(tau),  gamma = 1 - eta
+* Prop. 3: the mixed Hessian of one sample is -J_w(log p)^T J_alpha(q).
+
+So (Corollary 3.1) with v_i = J_w(log p_w(x_i)) g_w, a vector of C numbers per sample, the meta-gradient is
+the ordinary gradient with respect to alpha of the scalar
+
+    (eta / n) sum_tau u_tau sum_i <v_i, q_alpha(x_i, y~_i)>,                                    (*)
+
+with v_i held constant. The functions here return that scalar, so that a caller adds the other terms of
+eq. 12 and runs one backward pass through the teacher. Everything is evaluated at the parameters *before* each
+step and, for batch norm, with the batch's own statistics; running statistics are never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp
+from torch.nn import functional as F
+
+from .losses import soft_cross_entropy
+from .tangent import Tape, TapedForward
+
+Params = dict[str, Tensor]
+
+
+class InnerStep(NamedTuple):
+    """One SGD step of the student, as the meta-gradient needs to remember it.
+
+    Attributes:
+        params: the student's parameters before the step, by name, detached.
+        x: (n, ...) the noisy batch's images.
+        soft_labels: (n, C), q_alpha for that batch, attached to the teacher's graph.
+        tape: the recorded forward pass of the step, if there is one (see :class:`TapedForward`).
+    """
+
+    params: Params
+    x: Tensor
+    soft_labels: Tensor
+    tape: Tape | None = None
+
+
+@contextmanager
+def batch_statistics_only(model: nn.Module):
+    """Within the context a training-mode model neither reads nor updates running statistics."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [m.track_running_stats for m in norms]
+    for m in norms:
+        m.track_running_stats = False
+    try:
+        yield model
+    finally:
+        for m, value in zip(norms, before, strict=True):
+            m.track_running_stats = value
+
+
+def parameters_of(model: nn.Module) -> Params:
+    """A detached copy of the model's parameters, by name."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def clean_gradient(student: nn.Module, x: Tensor, labels: Tensor) -> tuple[Params, Tensor]:
+    """g_w = grad_w L(w), eq. 5, at the student's current parameters.
+
+    Args:
+        student: images (m, ...) to logits (m, C), in training mode.
+        x, labels: the clean batch, (m, ...) and (m,) int64.
+
+    Returns:
+        The gradient by parameter name, and the loss (the meta-objective), a detached scalar.
+    """
+    with batch_statistics_only(student):
+        loss = F.cross_entropy(student(x), labels)
+    names, params = zip(*student.named_parameters(), strict=True)
+    grads = torch.autograd.grad(loss, params)
+    return dict(zip(names, grads, strict=True)), loss.detach()
+
+
+def log_prob_jvp(
+    student: nn.Module, step: InnerStep, direction: Params, *, taped: TapedForward | None = None
+) -> Tensor:
+    """v_i = J_w(log p_w(.|x_i)) direction, at the parameters of ``step``.
+
+    Args:
+        student: images to logits, in training mode.
+        step: its parameters and batch and, if ``taped`` is given, its tape.
+        direction: a vector in parameter space, by name.
+        taped: the recorder that made ``step.tape``; without it the network is evaluated once more.
+
+    Returns:
+        (n, C), constant.
+    """
+    if taped is not None:
+        tangent = taped.jvp(step.tape, step.params, direction)
+        # The Jacobian of log softmax: subtract each row's mean tangent under p.
+        return tangent - (step.tape.output.softmax(1) * tangent).sum(1, keepdim=True)
+    with batch_statistics_only(student), torch.no_grad():
+        _, v = jvp(
+            lambda params: F.log_softmax(functional_call(student, params, (step.x,)), 1),
+            (step.params,),
+            (direction,),
+        )
+    return v
+
+
+def lookahead_weights(
+    k: int, *, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, curvature: float = 1.0
+) -> list[float]:
+    r"""Weights u_tau of the mixed Hessians in a k-step meta-gradient, oldest step first.
+
+    With H_ww ~ c I the sensitivity D = dw/dalpha of SGD with momentum mu and weight decay lambda,
+
+        M' = mu M + (c + lambda) D + H_wa,     D' = D - eta M',
+
+    is a linear recurrence, and -eta u_tau is its response at time t to an impulse H_wa at time tau. The
+    defaults c = 1, mu = lambda = 0 give Proposition 2's (1 - eta)^(t - tau); c = lambda = 0 gives
+    1 + mu + ... + mu^(t - tau).
+
+    Args:
+        k: number of steps, at least 1.
+        lr: eta, the student's learning rate.
+        momentum: mu in [0, 1). weight_decay: lambda. curvature: c.
+
+    Returns:
+        k numbers; the last, of the newest step, is 1.
+    """
+    if k < 1:
+        raise ValueError(f"k: must be at least 1, got {k}")
+    weights = []
+    m, d = 1.0, -lr
+    for _ in range(k):
+        weights.append(-d / lr)
+        m = momentum * m + (curvature + weight_decay) * d
+        d = d - lr * m
+    return weights[::-1]
+
+
+def k_step_surrogate(
+    student: nn.Module,
+    steps: Sequence[InnerStep],
+    g_w: Params,
+    *,
+    lr: float,
+    weights: Sequence[float] | None = None,
+    taped: TapedForward | None = None,
+) -> Tensor:
+    """The scalar (*) whose gradient with respect to alpha is eq. 10 (one step) or eq. 11 (several).
+
+    Args:
+        student: the network, in training mode; its own parameters are not used.
+        steps: the last k steps, oldest first, each with its own batch.
+        g_w: the gradient of the clean loss after the last step (:func:`clean_gradient`).
+        lr: eta_w, the student's learning rate.
+        weights: u_tau, oldest first; None takes Proposition 2's (:func:`lookahead_weights`).
+        taped: see :func:`log_prob_jvp`.
+
+    Returns:
+        A scalar. For one step with weight 1 its gradient is exact (Prop. 1).
+
+    Raises:
+        ValueError: not as many weights as steps.
+    """
+    if weights is None:
+        weights = lookahead_weights(len(steps), lr=lr)
+    if len(weights) != len(steps):
+        raise ValueError(f"weights: {len(weights)} weights for {len(steps)} steps")
+    total = 0.0
+    for weight, step in zip(weights, steps, strict=True):
+        v = log_prob_jvp(student, step, g_w, taped=taped)
+        total = total + weight * (v * step.soft_labels).sum(1).mean()
+    return lr * total
+
+
+def exact_surrogate(
+    student: nn.Module,
+    steps: Sequence[InnerStep],
+    g_w: Params,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Tensor:
+    r"""A scalar whose gradient with respect to alpha is the *exact* k-step meta-gradient.
+
+    The adjoint of the update m' = mu m + grad_w L~ + lambda w, w' = w - eta m' is carried backwards through
+    the steps, from a_w = g_w and a_m = 0: at each step, with b = a_m - eta a_w,
+
+        grad_alpha += b^T H_wa,     a_w <- a_w + (H_ww + lambda I) b,     a_m <- mu b.
+
+    One forward-over-reverse pass per step gives both H_ww b and J_w(log p) b. No graph over the k steps is
+    kept. As in the paper, what happened before the first of the steps counts as constant.
+
+    Args:
+        student, steps, g_w, lr: as in :func:`k_step_surrogate`.
+        momentum, weight_decay: mu and lambda of the student's SGD (no dampening, no Nesterov).
+    """
+    a_w = g_w
+    a_m = {name: torch.zeros_like(g) for name, g in g_w.items()}
+    total = 0.0
+    with batch_statistics_only(student):
+        for step in reversed(steps):
+            b = {name: a_m[name] - lr * a_w[name] for name in a_w}
+            targets = step.soft_labels.detach()
+
+            def loss(params, x=step.x, targets=targets):
+                logits = functional_call(student, params, (x,))
+                return soft_cross_entropy(logits, targets), F.log_softmax(logits, 1)
+
+            with torch.no_grad():
+                _, (curved, v) = jvp(grad(loss, has_aux=True), (step.params,), (b,))
+            total = total - (v * step.soft_labels).sum(1).mean()
+            a_w = {name: a_w[name] + curved[name] + weight_decay * b[name] for name in a_w}
+            a_m = {name: momentum * b[name] for name in b}
+    return total

@@ -1,0 +1,13 @@
+"""Training methods by name. A new one is a file with a :class:`Method` and a line here."""
+
+from .base import Method
+from .cross_entropy import CleanOnly, CrossEntropy
+from .emlc import EMLC
+
+METHODS: dict[str, type[Method]] = {
+    "emlc": EMLC,
+    "cross_entropy": CrossEntropy,
+    "clean_only": CleanOnly,
+}
+
+__all__ = ["EMLC", "METHODS", "CleanOnly", "CrossEntropy", "Method"]

@@ -1,0 +1,76 @@
+"""The interface that every training method has."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from ..batches import Batches
+from ..config import Config
+from ..models import Classifier, Teacher
+
+
+class Method(ABC):
+    """A way of training a student; the trainer does everything else.
+
+    A method is constructed with networks that have their initial weights and are on the run's device, and
+    :meth:`step` is called with t = 0, 1, 2, ... All of its state must be in the networks and optimisers that
+    it registers, whenever ``(t + 1)`` is a multiple of :attr:`period`: that is when runs are checkpointed.
+
+    Attributes:
+        needs_teacher: whether a :class:`Teacher` is built for this method.
+        networks: by name, with at least ``student``.
+        optimisers: by name.
+    """
+
+    needs_teacher = False
+
+    def __init__(self, config: Config, batches: Batches, student: Classifier, teacher: Teacher | None):
+        self.config, self.batches = config, batches
+        self.student, self.teacher = student, teacher
+        self.networks: dict[str, nn.Module] = {"student": student}
+        if teacher is not None:
+            self.networks["teacher"] = teacher
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"student": self.sgd(student, config.lr)}
+
+    @property
+    def period(self) -> int:
+        """Steps after which no state is pending."""
+        return 1
+
+    def last_step(self, epoch: int) -> int:
+        """The number of steps taken by the end of an epoch (counted from 1): a multiple of the period."""
+        return self.batches.last_step(epoch, self.period)
+
+    def schedule(self, t: int) -> float:
+        """The factor of the learning rates at step t; constant between teacher updates, as Prop. 2 has it."""
+        if self.config.schedule == "none":
+            return 1.0
+        done = t // self.period * self.period / self.last_step(self.config.epochs)
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+    def sgd(self, network: nn.Module, lr: float) -> torch.optim.SGD:
+        """SGD with the momentum and weight decay of the configuration (Table 4)."""
+        group = {"params": list(network.parameters()), "initial_lr": lr}
+        return torch.optim.SGD([group], lr, momentum=self.config.momentum, weight_decay=self.config.weight_decay)
+
+    def descend(self, name: str, loss: Tensor, t: int) -> None:
+        """Step t of the named optimiser, down the gradient of ``loss``, at the scheduled learning rate."""
+        optimiser = self.optimisers[name]
+        for group in optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * self.schedule(t)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    @abstractmethod
+    def step(self, t: int) -> dict[str, Tensor]:
+        """Trains on batch t; networks are in training mode.
+
+        Returns:
+            Detached tensors to log: scalars by name and, under ``correction``, what
+            :func:`emlc_lib.metrics.correction_counts` returns. No entry may force a device synchronisation.
+        """

@@ -1,0 +1,32 @@
+"""The two baselines without label correction: cross-entropy on noisy labels, and on the clean set alone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import Method
+
+
+class CrossEntropy(Method):
+    """Empirical risk minimisation (eq. 2) on the noisy labels as they are given."""
+
+    def step(self, t: int) -> dict[str, Tensor]:
+        batch = self.batches.noisy(t)
+        loss = F.cross_entropy(self.student(batch.x), batch.given)
+        self.descend("student", loss, t)
+        return {"student_loss": loss.detach()}
+
+
+class CleanOnly(Method):
+    """Cross-entropy on the clean set, with as many steps of the same batch size as the other methods take.
+
+    The small set is passed through many times, with its full augmentation.
+    """
+
+    def step(self, t: int) -> dict[str, Tensor]:
+        size = min(self.config.batch_size, self.config.n_clean)
+        batch = self.batches.clean(t, size)
+        loss = F.cross_entropy(self.student(batch.x), batch.labels)
+        self.descend("student", loss, t)
+        return {"student_loss": loss.detach()}

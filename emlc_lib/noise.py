@@ -1,0 +1,208 @@
+"""Label corruption: symmetric, asymmetric (Appendix E) and human.
+
+Every transition matrix in this project is oriented as ``T[i, j] = p(noisy = j | true = i)``:
+rows are true classes and sum to one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# Appendix E for CIFAR-10. Digits follow the MNIST map of Patrini et al. (2017), from whom Appendix E takes
+# the setting; the Fashion-MNIST pairs are this project's own choice of look-alikes.
+ASYMMETRIC_MAPS: dict[str, dict[str, str]] = {
+    "cifar10": {"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"},
+    "digits": {"2": "7", "3": "8", "5": "6", "6": "5", "7": "1"},
+    "fashion_mnist": {
+        "T-shirt/top": "Shirt",
+        "Pullover": "Coat",
+        "Coat": "Pullover",
+        "Sneaker": "Sandal",
+        "Ankle boot": "Sneaker",
+    },
+}
+
+# The 20 superclasses of CIFAR-100, each in the order of its class numbers, which is alphabetical.
+CIFAR100_SUPERCLASSES: dict[str, tuple[str, ...]] = {
+    "aquatic mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit and vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household electrical devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large man-made outdoor things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large natural outdoor scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large omnivores and herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium-sized mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles 1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles 2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
+
+
+@dataclass(frozen=True)
+class NoisyLabels:
+    """Labels after corruption, with what is needed to judge a correction of them.
+
+    Attributes:
+        noisy: (n,) int64, the labels a method may see.
+        true: (n,) int64, the labels before corruption; for evaluation only.
+        expected: (C, C) float64, the transition matrix of the corruption process; for human labels, which
+            have no such process, the empirical one.
+    """
+
+    noisy: np.ndarray
+    true: np.ndarray
+    expected: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """(n,) bool: which labels differ from the true ones."""
+        return self.noisy != self.true
+
+    @property
+    def empirical(self) -> np.ndarray:
+        """(C, C) float64: the observed transition matrix (see :func:`transition_matrix`)."""
+        return transition_matrix(self.true, self.noisy, len(self.expected))
+
+
+def transition_matrix(true: np.ndarray, noisy: np.ndarray, n_classes: int) -> np.ndarray:
+    """Observed ``T[i, j] = #(true = i, noisy = j) / #(true = i)``, shape (C, C).
+
+    The row of a class that does not occur among ``true`` is the unit row, so that rows always sum to one.
+    """
+    counts = np.zeros((n_classes, n_classes))
+    np.add.at(counts, (true, noisy), 1.0)
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.where(totals > 0, counts / np.maximum(totals, 1), np.eye(n_classes))
+
+
+def symmetric_noise(true, n_classes: int, rate: float, rng: np.random.Generator) -> NoisyLabels:
+    """Appendix E: exactly floor(rate * n) labels, chosen at random, are redrawn uniformly over all C classes.
+
+    A redrawn label can hit the true class, so the expected share of wrong labels is rate * (C - 1) / C.
+
+    Args:
+        true: (n,) integer labels in [0, C).
+        rate: the share of redrawn labels, from 0 to 1.
+        rng: the source of all randomness.
+
+    Raises:
+        ValueError: rate outside [0, 1], or a label outside [0, C).
+    """
+    true = _checked_labels(true, n_classes)
+    chosen = _chosen(len(true), rate, rng)
+    noisy = true.copy()
+    noisy[chosen] = rng.integers(n_classes, size=len(chosen))
+    share = len(chosen) / max(len(true), 1)
+    return NoisyLabels(noisy, true, (1 - share) * np.eye(n_classes) + share / n_classes)
+
+
+def asymmetric_noise(
+    true, n_classes: int, rate: float, rng: np.random.Generator, successor: np.ndarray
+) -> NoisyLabels:
+    """Appendix E: exactly floor(rate * n) labels, chosen at random among all, move to a look-alike class.
+
+    Args:
+        true: (n,) integer labels in [0, C).
+        rate: the share of chosen samples, from 0 to 1. Samples of a class without a look-alike keep their
+            label, so the share of wrong labels can be lower (CIFAR-10: half of it in expectation).
+        rng: the source of all randomness.
+        successor: (C,) integers, the class that each class turns into (see :func:`successor_classes`).
+
+    Raises:
+        ValueError: rate outside [0, 1], a label or a successor outside [0, C).
+    """
+    true = _checked_labels(true, n_classes)
+    successor = _checked_labels(successor, n_classes)
+    chosen = _chosen(len(true), rate, rng)
+    noisy = true.copy()
+    noisy[chosen] = successor[true[chosen]]
+    share = len(chosen) / max(len(true), 1)
+    expected = (1 - share) * np.eye(n_classes)
+    np.add.at(expected, (np.arange(n_classes), successor), share)
+    return NoisyLabels(noisy, true, expected)
+
+
+def successor_classes(dataset: str, classes: list[str]) -> np.ndarray:
+    """(C,) int64: the class that asymmetric noise turns each class of ``dataset`` into; itself if none.
+
+    CIFAR-10 has Appendix E's map; in CIFAR-100 each class turns into the next of its superclass, circularly.
+    """
+    if dataset == "cifar100":
+        pairs = {
+            name: group[(i + 1) % len(group)]
+            for group in CIFAR100_SUPERCLASSES.values()
+            for i, name in enumerate(group)
+        }
+    elif dataset in ASYMMETRIC_MAPS:
+        pairs = ASYMMETRIC_MAPS[dataset]
+    else:
+        raise ValueError(f"noise_type: no asymmetric class map is defined for the data set {dataset!r}")
+    index = {name: i for i, name in enumerate(classes)}
+    return np.array([index[pairs.get(name, name)] for name in classes])
+
+
+def human_noise(true, n_classes: int, labels) -> NoisyLabels:
+    """Labels that people gave (CIFAR-10N, CIFAR-100N), in the order of ``true``.
+
+    Raises:
+        ValueError: another number of labels than samples, or a label outside [0, C).
+    """
+    true = _checked_labels(true, n_classes)
+    noisy = _checked_labels(labels, n_classes)
+    if len(noisy) != len(true):
+        raise ValueError(f"human_labels: {len(noisy)} labels for {len(true)} training images")
+    return NoisyLabels(noisy, true, transition_matrix(true, noisy, n_classes))
+
+
+def read_human_labels(path: str | Path, key: str) -> np.ndarray:
+    """One label column of an ``.npz`` file of human labels, e.g. ``worse_label`` of CIFAR-10N.
+
+    Args:
+        path: a NumPy ``.npz`` archive whose arrays are (n,) integers in torchvision's sample order.
+        key: the array's name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not such an archive, or has no array of that name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"human_labels: {path} is not a file")
+    try:
+        archive = np.load(path, allow_pickle=False)
+        names = sorted(archive.files)
+    except Exception as error:
+        raise ValueError(f"human_labels: {path} is not a readable .npz archive ({error})") from error
+    with archive:
+        if key not in names:
+            raise ValueError(f"human_key: {key!r} is not in {path.name}; it holds {', '.join(names)}")
+        return archive[key].astype(np.int64).reshape(-1)
+
+
+def _checked_labels(labels, n_classes: int) -> np.ndarray:
+    labels = np.asarray(labels, dtype=np.int64)
+    if labels.ndim != 1:
+        raise ValueError(f"labels: expected one dimension, got shape {labels.shape}")
+    if len(labels) and (labels.min() < 0 or labels.max() >= n_classes):
+        raise ValueError(f"labels: must lie in [0, {n_classes}), got values from {labels.min()} to {labels.max()}")
+    return labels
+
+
+def _chosen(n: int, rate: float, rng: np.random.Generator) -> np.ndarray:
+    if not 0 <= rate <= 1:  # also refuses NaN
+        raise ValueError(f"noise: must be a number from 0 to 1, got {rate}")
+    # 0.29 * 100 is 28.999999999999996 in floating point and must count as 29.
+    count = int(np.floor(rate * n + 1e-9))
+    return rng.choice(n, size=count, replace=False)

@@ -1,0 +1,84 @@
+"""What the notebooks share: checked parameters, an announcement of the run, saved figures."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from IPython import get_ipython
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from .config import Config, ConfigError, unknown_name
+from .data import ExperimentData
+from .runs import provenance
+from .trainer import estimate_seconds
+
+
+def check_parameters(known: Iterable[str]) -> None:
+    """Refuses a parameter that papermill injected under a name that the notebook does not have.
+
+    papermill itself accepts ``-p nosie 0.9`` and goes on. Outside a notebook this does nothing.
+
+    Args:
+        known: the names in the notebook's parameters cell.
+
+    Raises:
+        ConfigError: an injected name is not among them.
+    """
+    known = list(known)
+    for name in _injected_names():
+        if name not in known:
+            raise ConfigError(unknown_name(name, known))
+
+
+def describe(config: Config) -> str:
+    """One paragraph: what will run, at which preset, on which device."""
+    noise = config.human_key if config.noise_type == "human" else f"{config.noise:g}"
+    k = f" with k = {config.k}" if config.method == "emlc" else ""
+    where = provenance(config.device)["hardware"]
+    device = where.get("gpu") or f"CPU, {where['threads']} threads"
+    return (
+        f"{config.method}{k} on {config.dataset}, {config.noise_type} noise {noise}, seed {config.seed}\n"
+        f"preset {config.preset}: {config.model}, {config.epochs} epochs of batches of {config.batch_size}, "
+        f"{config.n_clean} clean labels\ndevice: {device}"
+    )
+
+
+def announce(config: Config, data: ExperimentData) -> None:
+    """Prints :func:`describe` and about how long the run will take, from a few steps made and thrown away."""
+    print(describe(config))
+    print(f"about {_duration(estimate_seconds(config, data))}", flush=True)
+
+
+def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None) -> None:
+    """Displays a figure and, if ``folder`` is given, saves it there as ``name``.png and .pdf."""
+    if folder is not None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+        # Without a date the file depends on its contents alone.
+        figure.savefig(folder / f"{name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
+    display(figure)
+    plt.close(figure)  # or the kernel shows it once more
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _injected_names() -> list[str]:
+    # The kernel keeps the source of every executed cell; papermill marks its own with this comment.
+    shell = get_ipython()
+    sources = shell.user_ns.get("In", []) if shell else []
+    names = []
+    for source in sources:
+        if source.startswith("# Parameters\n"):
+            for node in ast.parse(source).body:
+                if isinstance(node, ast.Assign):
+                    names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return names

@@ -1,0 +1,39 @@
+"""Random streams: every draw of a run is a function of its seed, the stream's purpose and an index.
+
+Nothing is carried from draw to draw, so a resumed run needs no generator state, and two methods with the
+same seed see the same batches and augmentations.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+
+class Stream(IntEnum):
+    """The purposes. The numbers are part of every result; new ones are appended."""
+
+    SPLIT = 1
+    NOISE = 2
+    STUDENT_WEIGHTS = 3
+    TEACHER_WEIGHTS = 4
+    NOISY_ORDER = 5
+    CLEAN_ORDER = 6
+    NOISY_AUGMENTATION = 7
+    CLEAN_AUGMENTATION = 8
+    CORRUPTION = 9
+    START_ORDER = 10
+    START_AUGMENTATION = 11
+
+
+def numpy_generator(seed: int, stream: Stream) -> np.random.Generator:
+    """A NumPy generator for one purpose."""
+    return np.random.default_rng([seed, stream])
+
+
+def torch_generator(seed: int, stream: Stream, index: int = 0) -> torch.Generator:
+    """A CPU generator for one purpose and one index (a step or an epoch)."""
+    state = np.random.SeedSequence([seed, stream, index]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & (2**63 - 1))

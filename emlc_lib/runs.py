@@ -1,0 +1,189 @@
+"""Finished runs on disk: doing one, finding it again, and where its numbers come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .checkpoint import write_atomically, write_json
+from .config import Config, make_config
+from .data import ExperimentData, data_root, prepare
+from .models import Classifier, Teacher, build_classifier, build_teacher, load_weights, save_weights
+from .randomness import Stream, torch_generator
+from .trainer import CHECKPOINT, Trained, best_epoch, train
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        config: what it was a function of.
+        folder: where its files are.
+        result: the reported numbers and their provenance; see :func:`summarise`.
+        epochs, steps: the training log; see :func:`emlc_lib.trainer.train`.
+    """
+
+    config: Config
+    folder: Path
+    result: dict[str, Any]
+    epochs: pd.DataFrame
+    steps: pd.DataFrame
+
+    def student(self) -> Classifier:
+        """The reported student, that of the best clean-set epoch, on the CPU in evaluation mode."""
+        student = self._empty_classifier()
+        load_weights(student, self.folder / "student.safetensors")
+        return student.eval()
+
+    def teacher(self) -> Teacher:
+        """The teacher after the last epoch, on the CPU in evaluation mode.
+
+        Raises:
+            FileNotFoundError: the method has no teacher.
+        """
+        teacher = build_teacher(self._empty_classifier(), torch_generator(0, Stream.TEACHER_WEIGHTS))
+        load_weights(teacher, self.folder / "teacher.safetensors")
+        return teacher.eval()
+
+    def _empty_classifier(self) -> Classifier:
+        shape = self.result["n_classes"], self.result["channels"]
+        return build_classifier(self.config.model, *shape, torch_generator(0, Stream.STUDENT_WEIGHTS))
+
+
+def runs_root() -> Path:
+    """The folder of all runs: ``EMLC_RUNS``, else ``runs`` below the data root."""
+    return Path(os.environ["EMLC_RUNS"]) if os.environ.get("EMLC_RUNS") else data_root() / "runs"
+
+
+def run(config: Config, *, data: ExperimentData | None = None, root: Path | None = None, show: bool = True) -> Run:
+    """The finished run of a configuration: read back if it is there, else trained, resuming if it was begun.
+
+    Args:
+        config: from :func:`emlc_lib.config.make_config`.
+        data: what :func:`emlc_lib.data.prepare` returned for it, if it is at hand.
+        root: the folder of runs; None takes :func:`runs_root`.
+        show: whether to show progress.
+    """
+    folder = (root or runs_root()) / config.name
+    if (folder / RESULT).is_file():
+        return load_run(folder)
+    data = data or prepare(config)
+    trained = train(config, data, folder=folder, show=show)
+    write_atomically(
+        folder / "student.safetensors", lambda p: save_weights(_with(trained, trained.best_student), p)
+    )
+    if trained.method.teacher is not None:
+        write_atomically(folder / "teacher.safetensors", lambda p: save_weights(trained.method.teacher, p))
+    write_atomically(folder / "epochs.csv", lambda p: trained.epochs.to_csv(p, index=False))
+    write_atomically(folder / "steps.csv", lambda p: trained.steps.to_csv(p, index=False))
+    # The result is written last: a folder that has it is complete.
+    write_json(folder / RESULT, summarise(config, data, trained))
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return load_run(folder)
+
+
+def load_run(folder: Path) -> Run:
+    """Reads a finished run."""
+    result = json.loads((folder / RESULT).read_text())
+    return Run(
+        Config(**result["config"]),
+        folder,
+        result,
+        pd.read_csv(folder / "epochs.csv"),
+        pd.read_csv(folder / "steps.csv"),
+    )
+
+
+def find_runs(root: Path | None = None, **wanted) -> list[Run]:
+    """Every finished run whose configuration has the wanted values, e.g. ``find_runs(dataset="cifar10")``."""
+    folders = sorted(path.parent for path in (root or runs_root()).glob(f"*/{RESULT}"))
+    found = (load_run(folder) for folder in folders)
+    return [r for r in found if all(getattr(r.config, name) == value for name, value in wanted.items())]
+
+
+def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[str, Any]:
+    """The reported numbers of a run with their provenance, ready for JSON. Accuracies are in [0, 1].
+
+    ``test_accuracy`` is the student's at the best clean-set epoch (section 4.1), ``last_test_accuracy`` that
+    of the last epoch. The best test epoch is not among them.
+    """
+    epochs = trained.epochs
+    best = epochs[epochs["epoch"] == best_epoch(epochs)].iloc[0]
+    last = epochs.iloc[-1]
+    result = {
+        "config": config.model_dump(),
+        "name": config.name,
+        "command": command(config),
+        "n_classes": data.n_classes,
+        "channels": int(data.clean_images.shape[1]),
+        "n_noisy": len(data.noisy_labels),
+        "n_clean": len(data.clean_labels),
+        "wrong_share": float(np.mean(data.corruption.wrong)),
+        "best_epoch": int(best["epoch"]),
+        "test_accuracy": float(best["student_test_accuracy"]),
+        "last_test_accuracy": float(last["student_test_accuracy"]),
+        "clean_accuracy": float(best["student_clean_accuracy"]),
+        "steps": len(trained.steps),
+        "seconds": round(trained.seconds, 1),
+        "provenance": provenance(config.device),
+    }
+    for name in ("recovery_all", "recovery_wrong", "gate_right", "gate_wrong", "teacher_test_accuracy"):
+        if name in last:
+            result[f"last_{name}"] = float(last[name])
+    return result
+
+
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """Hardware and versions, without any path or host name."""
+    names = ("emlc-lib", "torch", "torchvision", "numpy", "scikit-learn")
+    hardware = {"machine": platform.machine(), "processor": _processor(), "threads": torch.get_num_threads()}
+    if torch.device(device).type == "cuda":
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+    versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    return {"hardware": hardware, "os": sys.platform, "versions": versions}
+
+
+def command(config: Config) -> str:
+    """The papermill command that makes this run."""
+    shown = ["dataset", "noise_type", "noise", "method", "k", "seed", "preset"]
+    if config.noise_type == "human":
+        shown = [name for name in shown if name != "noise"]
+    text = [f"-p {name} {getattr(config, name)}" for name in shown]
+    usual = make_config(**{name: getattr(config, name) for name in [*shown, "human_labels", "human_key"]})
+    changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n != "device"}
+    if "epochs" in changed:
+        text.append(f"-p epochs {changed.pop('epochs')}")
+    if config.noise_type == "human":
+        text.append(f"-p human_labels FILE.npz -p human_key {config.human_key}")
+    if changed:
+        text.append(f"-y '{json.dumps({'options': changed})}'")
+    return " ".join(["papermill notebooks/03_cifar.ipynb out.ipynb", *text])
+
+
+def _with(trained: Trained, weights: dict[str, torch.Tensor]) -> Classifier:
+    # Only the stored copy is the best epoch's; the training state has been checkpointed already.
+    trained.method.student.load_state_dict(weights)
+    return trained.method.student
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
+    except OSError:
+        pass
+    return f"{platform.processor() or 'unknown'}, {os.cpu_count()} cores"
