@@ -216,13 +216,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--csv", type=Path, help="also write the table, with hardware and versions, here")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     steps = step_variants(args)
     table = measure(steps | part_variants(args), args.repeats, args.device)
     table["peak_MiB"] = [
-        round(peak_memory(args, name)) if name in steps else float("nan") for name in table["variant"]
+        round(peak_memory(args, name)) if name in steps and not args.no_memory else float("nan")
+        for name in table["variant"]
     ]
     source = provenance(args.device)
     print(f"{args.model}, {args.noisy} noisy + {args.clean} clean, {args.repeats} repeats, {args.threads} threads")

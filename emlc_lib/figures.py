@@ -152,15 +152,17 @@ def teacher_architecture() -> Figure:
             x0, y0 = boxes[start][0] + width + 0.08, boxes[start][1] + height / 2
             x1, y1 = boxes[end][0] - 0.08, boxes[end][1] + height / 2
             if (start, end) == ("label", "mix"):  # below everything else
-                y0, y1, x1 = boxes["label"][1] + 0.06, boxes["mix"][1] - 0.1, boxes["mix"][0] + 0.6
-            bend = "arc3,rad=0.13" if (start, end) == ("label", "mix") else "arc3"
+                x0, y0 = boxes["label"][0] + width / 2, boxes["label"][1] - 0.08
+                x1, y1 = boxes["mix"][0] + 0.9, boxes["mix"][1] - 0.08
+            bend = "arc3,rad=0.18" if (start, end) == ("label", "mix") else "arc3"
             axis.add_patch(
                 FancyArrowPatch(
                     (x0, y0), (x1, y1), arrowstyle="-|>", mutation_scale=12, color="0.3", connectionstyle=bend
                 )
             )
-            axis.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.13, text, ha="center", fontsize=10)
-        axis.set(xlim=(-0.2, 9.1), ylim=(-0.1, 3.2))
+            aside = 0.17 if y0 > y1 else -0.25 if y1 > y0 else 0.0  # beside a slanted arrow, not on it
+            axis.text((x0 + x1) / 2 + aside, (y0 + y1) / 2 + 0.13, text, ha="center", fontsize=10)
+        axis.set(xlim=(-0.2, 9.1), ylim=(-0.45, 3.2))
         axis.set_axis_off()
     return figure
 

@@ -6,6 +6,7 @@ rows are true classes and sum to one.
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,14 +182,17 @@ def read_human_labels(path: str | Path, key: str) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"human_labels: {path} is not a file")
     try:
-        archive = np.load(path, allow_pickle=False)
-        names = sorted(archive.files)
-    except Exception as error:
+        # Opened here: np.load would leave a damaged archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            names = sorted(archive.files)
+            labels = archive[key] if key in names else None
+    except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"human_labels: {path} is not a readable .npz archive ({error})") from error
-    with archive:
-        if key not in names:
-            raise ValueError(f"human_key: {key!r} is not in {path.name}; it holds {', '.join(names)}")
-        return archive[key].astype(np.int64).reshape(-1)
+    if labels is None:
+        raise ValueError(f"human_key: {key!r} is not in {path.name}; it holds {', '.join(names)}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"human_labels: {key} of {path.name} holds {labels.dtype} values, not integers")
+    return labels.astype(np.int64).reshape(-1)
 
 
 def _checked_labels(labels, n_classes: int) -> np.ndarray:

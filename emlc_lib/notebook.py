@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from .config import Config, ConfigError, unknown_name
 from .data import ExperimentData
-from .runs import provenance
+from .runs import is_finished, provenance
 from .trainer import estimate_seconds
 
 
@@ -47,10 +47,17 @@ def describe(config: Config) -> str:
     )
 
 
-def announce(config: Config, data: ExperimentData) -> None:
-    """Prints :func:`describe` and about how long the run will take, from a few steps made and thrown away."""
+def announce(config: Config, data: ExperimentData, root: str | Path | None = None) -> None:
+    """Prints :func:`describe` and about how long the run will take, from a few steps made and thrown away.
+
+    Args:
+        root: the folder of runs, where the run may lie finished.
+    """
     print(describe(config))
-    print(f"about {_duration(estimate_seconds(config, data))}", flush=True)
+    if is_finished(config, root):
+        print("finished before: its files are read back")
+    else:
+        print(f"about {_duration(estimate_seconds(config, data))}", flush=True)
 
 
 def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None) -> None:

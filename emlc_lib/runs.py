@@ -68,7 +68,9 @@ def runs_root() -> Path:
     return Path(os.environ["EMLC_RUNS"]) if os.environ.get("EMLC_RUNS") else data_root() / "runs"
 
 
-def run(config: Config, *, data: ExperimentData | None = None, root: Path | None = None, show: bool = True) -> Run:
+def run(
+    config: Config, *, data: ExperimentData | None = None, root: str | Path | None = None, show: bool = True
+) -> Run:
     """The finished run of a configuration: read back if it is there, else trained, resuming if it was begun.
 
     Args:
@@ -77,8 +79,8 @@ def run(config: Config, *, data: ExperimentData | None = None, root: Path | None
         root: the folder of runs; None takes :func:`runs_root`.
         show: whether to show progress.
     """
-    folder = (root or runs_root()) / config.name
-    if (folder / RESULT).is_file():
+    folder = _folder(config, root)
+    if is_finished(config, root):
         return load_run(folder)
     data = data or prepare(config)
     trained = train(config, data, folder=folder, show=show)
@@ -95,6 +97,15 @@ def run(config: Config, *, data: ExperimentData | None = None, root: Path | None
     return load_run(folder)
 
 
+def is_finished(config: Config, root: str | Path | None = None) -> bool:
+    """Whether :func:`run` would read this run back instead of training."""
+    return (_folder(config, root) / RESULT).is_file()
+
+
+def _folder(config: Config, root: str | Path | None) -> Path:
+    return Path(root or runs_root()) / config.name
+
+
 def load_run(folder: Path) -> Run:
     """Reads a finished run."""
     result = json.loads((folder / RESULT).read_text())
@@ -107,9 +118,9 @@ def load_run(folder: Path) -> Run:
     )
 
 
-def find_runs(root: Path | None = None, **wanted) -> list[Run]:
+def find_runs(root: str | Path | None = None, **wanted) -> list[Run]:
     """Every finished run whose configuration has the wanted values, e.g. ``find_runs(dataset="cifar10")``."""
-    folders = sorted(path.parent for path in (root or runs_root()).glob(f"*/{RESULT}"))
+    folders = sorted(path.parent for path in Path(root or runs_root()).glob(f"*/{RESULT}"))
     found = (load_run(folder) for folder in folders)
     return [r for r in found if all(getattr(r.config, name) == value for name, value in wanted.items())]
 

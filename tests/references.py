@@ -61,6 +61,4 @@ def mixed_hessian(student, teacher, w, x, given):
         return torch.func.grad(loss)(w)
 
     blocks = torch.func.jacrev(w_gradient)(alpha, w)
-    return torch.cat(
-        [torch.cat([blocks[n][a].reshape(w[n].numel(), -1) for a in alpha], dim=1) for n in w], dim=0
-    )
+    return torch.cat([torch.cat([blocks[n][a].reshape(w[n].numel(), -1) for a in alpha], dim=1) for n in w], dim=0)

@@ -191,7 +191,9 @@ def test_running_statistics_and_parameters_are_not_touched(make_problem):
     after = problem.student.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     problem.student(problem.clean[0])
-    assert not torch.equal(before["features.1.running_mean"], problem.student.state_dict()["features.1.running_mean"])
+    assert not torch.equal(
+        before["features.1.running_mean"], problem.student.state_dict()["features.1.running_mean"]
+    )
 
 
 def test_batch_statistics_only_restores_after_an_error(make_problem):
@@ -220,7 +222,9 @@ class TestWeights:
             w = w - lr * m
         (sensitivity,) = torch.autograd.grad(w, a)
         weights = lookahead_weights(k, lr=lr, momentum=momentum, weight_decay=weight_decay)
-        torch.testing.assert_close(-lr * torch.tensor(weights, dtype=torch.float64), sensitivity, rtol=1e-13, atol=0)
+        torch.testing.assert_close(
+            -lr * torch.tensor(weights, dtype=torch.float64), sensitivity, rtol=1e-13, atol=0
+        )
 
     def test_bad_arguments(self, make_problem):
         with pytest.raises(ValueError, match="k: must be at least 1"):

@@ -1,0 +1,351 @@
+"""The configuration: every mistake is one ConfigError that names the parameter; presets and names of runs."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from emlc_lib.config import PRESETS, Config, ConfigError, make_config, unknown_name
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Says whether this machine has CUDA."""
+
+    def present(yes):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: yes)
+
+    return present
+
+
+def digits(**changes):
+    return make_config(**{"dataset": "digits", "device": "cpu"} | changes)
+
+
+BAD = [
+    # (the parameter that the message must name, the arguments)
+    ("noise", {"noise": 1.7}),
+    ("noise", {"noise": -0.1}),
+    ("noise", {"noise": NAN}),
+    ("noise", {"noise": "a lot"}),
+    ("noise", {"noise": [0.1, 0.2]}),
+    ("noise_type", {"noise_type": "sym"}),
+    ("dataset", {"dataset": "cifar"}),
+    ("dataset", {"dataset": None}),
+    ("method", {"method": "emcl"}),
+    ("method", {"method": "EMLC"}),
+    ("preset", {"preset": "huge"}),
+    ("preset", {"preset": None}),
+    ("k", {"k": 0}),
+    ("k", {"k": 2.5}),
+    ("k", {"k": 1001}),
+    ("seed", {"seed": -1}),
+    ("seed", {"seed": 2**31}),
+    ("seed", {"seed": 0.5}),
+    ("epochs", {"epochs": 0}),
+    ("epochs", {"epochs": 10_001}),
+    ("device", {"device": "gpu9"}),
+    ("device", {"device": ""}),
+    ("device", {"device": 0}),
+    ("batch_size", {"batch_size": 1}),
+    ("clean_batch_size", {"clean_batch_size": 1}),
+    ("clean_batch_size", {"clean_batch_size": 101, "n_clean": 100}),
+    ("lr", {"lr": 0}),
+    ("lr", {"lr": -0.1}),
+    ("lr", {"lr": NAN}),
+    ("lr", {"lr": float("inf")}),
+    ("teacher_lr", {"teacher_lr": 0}),
+    ("start_lr", {"start_lr": 0}),
+    ("momentum", {"momentum": 1.0}),
+    ("momentum", {"momentum": -0.1}),
+    ("weight_decay", {"weight_decay": -1e-4}),
+    ("weight_decay", {"weight_decay": NAN}),
+    ("n_clean", {"n_clean": 0}),
+    ("n_clean", {"n_clean": -10}),
+    ("n_noisy", {"n_noisy": 0}),
+    ("model", {"model": "resnet18"}),
+    ("schedule", {"schedule": "step"}),
+    ("start", {"start": "simclr"}),
+    ("start_steps", {"start": "clean", "start_steps": 0}),
+    ("start_steps", {"start_steps": -1}),
+    ("corruption", {"corruption": "half"}),
+    ("meta_weights", {"meta_weights": "gamma"}),
+    ("meta_term", {"meta_term": "perhaps"}),
+    ("augment", {"augment": "strong"}),
+    ("human_labels", {"dataset": "cifar10", "noise_type": "human"}),
+    ("noise_type", {"noise_type": "human", "human_labels": "labels.npz"}),
+    ("noise_type", {"dataset": "fashion_mnist", "noise_type": "human", "human_labels": "labels.npz"}),
+    ("preset", {"preset": "paper"}),
+    ("preset", {"dataset": "fashion_mnist", "preset": "paper"}),
+    ("nosie", {"nosie": 0.9}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), BAD, ids=[f"{name}-{i}" for i, (name, _) in enumerate(BAD)])
+def test_mistakes_name_the_parameter(name, arguments):
+    with pytest.raises(ConfigError, match=rf"^{name}: "):
+        digits(**arguments)
+
+
+def test_cuda_is_refused_where_there_is_none(cuda):
+    cuda(False)
+    for device in ("cuda", "cuda:0"):
+        with pytest.raises(ConfigError, match=r"^device: CUDA is not available"):
+            digits(device=device)
+    cuda(True)
+    assert digits(device="cuda").device == "cuda"
+
+
+def test_the_message_says_what_is_allowed_and_what_was_given():
+    with pytest.raises(ConfigError, match=r"'digits', 'fashion_mnist', 'cifar10' or 'cifar100' \(got 'cifar'\)"):
+        digits(dataset="cifar")
+    with pytest.raises(ConfigError, match="'huge' is not one of auto, smoke, quick, paper"):
+        digits(preset="huge")
+    with pytest.raises(ConfigError, match="101 is more than n_clean 100"):
+        digits(clean_batch_size=101, n_clean=100)
+
+
+def test_two_mistakes_are_both_named():
+    with pytest.raises(ConfigError, match=r"^noise: .*; lr: "):
+        digits(noise=1.7, lr=0)
+
+
+def test_unknown_names_come_with_a_suggestion():
+    with pytest.raises(ConfigError, match="did you mean 'noise'") as caught:
+        digits(nosie=0.9)
+    # And with what there is.
+    for name in Config.model_fields:
+        assert name in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^xyz: unknown parameter") as caught:
+        digits(xyz=1)
+    assert "did you mean" not in str(caught.value)
+
+
+def test_unknown_name_among_others():
+    assert unknown_name("sede", ["seed", "noise"]).startswith("sede: unknown parameter; did you mean 'seed'?")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("device", {"dataset": "cifar10", "device": 0}),  # papermill's -p device 0
+        ("preset", {"preset": ["quick"]}),
+        ("human_labels", {"human_labels": 5}),
+    ],
+)
+def test_values_of_a_wrong_type(name, arguments):
+    with pytest.raises(ConfigError, match=rf"^{name}: "):
+        digits(**arguments)
+
+
+@pytest.mark.parametrize("device", ["meta", "mps"])
+def test_devices_that_no_run_can_use(device):
+    with pytest.raises(ConfigError, match=r"^device: "):
+        digits(device=device)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("noise", 0),
+        ("noise", 1),
+        ("seed", 2**31 - 1),
+        ("k", 1000),
+        ("momentum", 0),
+        ("n_noisy", 1),
+        ("batch_size", 2),
+    ],
+)
+def test_the_ends_of_the_ranges_are_allowed(name, value):
+    assert getattr(digits(**{name: value}), name) == value
+
+
+def test_a_clean_batch_may_be_the_whole_clean_set():
+    assert digits(n_clean=100, clean_batch_size=100).clean_batch_size == 100
+
+
+class TestPresets:
+    @pytest.mark.parametrize(
+        ("dataset", "with_cuda", "without"),
+        [
+            ("digits", "smoke", "smoke"),
+            ("fashion_mnist", "quick", "quick"),
+            ("cifar10", "paper", "quick"),
+            ("cifar100", "paper", "quick"),
+        ],
+    )
+    def test_auto(self, cuda, dataset, with_cuda, without):
+        cuda(True)
+        config = make_config(dataset=dataset)
+        assert (config.preset, config.device) == (with_cuda, "cuda")
+        # It goes by the device that is used, not by the one that is there.
+        assert make_config(dataset=dataset, device="cpu").preset == without
+        cuda(False)
+        config = make_config(dataset=dataset)
+        assert (config.preset, config.device) == (without, "cpu")
+
+    @pytest.mark.parametrize(("dataset", "model"), [("cifar10", "resnet34"), ("cifar100", "resnet50")])
+    def test_paper_is_table_4(self, dataset, model):
+        config = make_config(dataset=dataset, preset="paper", device="cpu")
+        expected = {
+            "model": model,
+            "batch_size": 128,
+            "clean_batch_size": 32,
+            "epochs": 15,
+            "lr": 0.02,
+            "teacher_lr": 0.02,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "schedule": "none",
+            "augment": True,
+            "n_clean": 1000,  # section 4.1
+            "n_noisy": None,
+            "meta_weights": "paper",
+            "corruption": "adversarial",
+            "meta_term": True,
+        }
+        assert {name: getattr(config, name) for name in expected} == expected
+
+    @pytest.mark.parametrize("dataset", ["digits", "fashion_mnist", "cifar10", "cifar100"])
+    @pytest.mark.parametrize("preset", ["smoke", "quick"])
+    def test_small_presets_fit_every_data_set(self, dataset, preset):
+        config = make_config(dataset=dataset, preset=preset, device="cpu")
+        assert (config.dataset, config.preset) == (dataset, preset)
+        for name, value in PRESETS[preset].items():
+            assert getattr(config, name) == value
+
+    def test_changes_override_the_preset_and_none_does_not(self):
+        config = make_config(preset="paper", device="cpu", epochs=3, model="resnet_narrow", lr=None)
+        assert (config.epochs, config.model, config.lr, config.batch_size) == (3, "resnet_narrow", 0.02, 128)
+        # Also against cifar100's own network.
+        assert make_config(dataset="cifar100", preset="paper", device="cpu", model="resnet34").model == "resnet34"
+
+    def test_presets_are_not_changed_by_use(self):
+        before = json.dumps(PRESETS)
+        make_config(dataset="cifar100", preset="paper", device="cpu", epochs=1)
+        assert json.dumps(PRESETS) == before
+
+
+BASE = {
+    "dataset": "cifar10",
+    "preset": "quick",
+    "method": "emlc",
+    "seed": 0,
+    "device": "cpu",
+    "noise_type": "symmetric",
+    "noise": 0.9,
+    "human_labels": None,
+    "human_key": "worse_label",
+    "n_clean": 1000,
+    "n_noisy": 5000,
+    "model": "resnet_narrow",
+    "start": "clean",
+    "start_steps": 300,
+    "start_lr": 0.05,
+    "epochs": 4,
+    "batch_size": 64,
+    "clean_batch_size": 64,
+    "lr": 0.02,
+    "schedule": "none",
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "augment": True,
+    "k": 1,
+    "teacher_lr": 0.02,
+    "corruption": "adversarial",
+    "meta_term": True,
+    "meta_weights": "paper",
+    "share_primal": True,
+}
+# Another value of every field.
+CHANGES = {
+    "dataset": "cifar100",
+    "preset": "smoke",
+    "method": "clean_only",
+    "seed": 1,
+    "device": "cuda",
+    "noise_type": "asymmetric",
+    "noise": 0.8,
+    "human_labels": "labels.npz",
+    "human_key": "aggre_label",
+    "n_clean": 500,
+    "n_noisy": None,
+    "model": "resnet34",
+    "start": "random",
+    "start_steps": 299,
+    "start_lr": 0.06,
+    "epochs": 5,
+    "batch_size": 63,
+    "clean_batch_size": 63,
+    "lr": 0.020000001,
+    "schedule": "cosine",
+    "momentum": 0.5,
+    "weight_decay": 5e-4,
+    "augment": False,
+    "k": 2,
+    "teacher_lr": 0.03,
+    "corruption": "random",
+    "meta_term": False,
+    "meta_weights": "exact",
+    "share_primal": False,
+}
+
+
+class TestIdentity:
+    @pytest.fixture
+    def base(self):
+        return Config(**BASE)
+
+    def test_digest_and_name_change_with_every_field(self, base, cuda):
+        cuda(True)
+        assert set(CHANGES) == set(BASE) == set(Config.model_fields)
+        configs = [base, *(Config(**BASE | {name: value}) for name, value in CHANGES.items())]
+        assert len({config.digest for config in configs}) == len(configs)
+        assert len({config.name for config in configs}) == len(configs)
+        assert all(re.fullmatch("[0-9a-f]{8}", config.digest) for config in configs)
+
+    def test_equal_configurations_have_equal_digests(self, base):
+        assert base.digest == make_config(**BASE).digest == Config(**dict(reversed(BASE.items()))).digest
+        # 1 and 1.0 are the same rate, wherever it was written down.
+        assert digits(noise=1).digest == digits(noise=1.0).digest
+        again = Config(**json.loads(json.dumps(base.model_dump())))
+        assert again == base
+        assert again.digest == base.digest
+
+    def test_human_labels_count_by_what_is_in_them(self, tmp_path):
+        def config(folder, label):
+            path = tmp_path / folder / "labels.npz"
+            path.parent.mkdir()
+            np.savez(path, worse_label=np.full(10, label))
+            return make_config(preset="quick", device="cpu", noise_type="human", human_labels=path)
+
+        here, elsewhere, other = config("a", 1), config("b", 1), config("c", 2)
+        assert here.human_labels == str(tmp_path / "a" / "labels.npz")
+        assert here.digest == elsewhere.digest
+        assert here.digest != other.digest
+
+    def test_names_are_readable_and_fit_for_a_folder(self, base):
+        assert base.name == f"cifar10-quick-symmetric-0.9-emlc-k1-seed0-{base.digest}"
+        plain = digits(method="cross_entropy", noise=0.0, seed=7, k=5)
+        assert plain.name == f"digits-smoke-symmetric-0-cross_entropy-seed7-{plain.digest}"
+        human = make_config(
+            preset="quick", device="cpu", noise_type="human", human_labels="x/y.npz", human_key="aggre_label"
+        )
+        assert human.name == f"cifar10-quick-human-aggre_label-emlc-k1-seed0-{human.digest}"
+        for config in (base, plain, human):
+            assert re.fullmatch(r"[\w.-]+", config.name)
+
+    def test_frozen(self, base):
+        with pytest.raises(ValidationError, match="frozen"):
+            base.noise = 0.5
+        assert base.noise == 0.9
+        # Equal configurations can stand for each other in a set.
+        assert len({base, Config(**BASE)}) == 1
+
+    def test_unknown_fields_are_refused_without_make_config_too(self):
+        with pytest.raises(ValidationError, match="nosie"):
+            Config(**BASE | {"nosie": 0.9})

@@ -1,0 +1,124 @@
+"""The notebooks as papermill and a reader meet them. nbval compares their outputs; see the Makefile."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from emlc_lib.reproduce import NOTEBOOKS
+
+ROOT = Path(__file__).resolve().parent.parent
+ALL = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def cells(path, kind="code"):
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == kind and c.source.strip()]
+
+
+def test_there_are_notebooks_and_reproduce_runs_each():
+    assert len(ALL) >= 3
+    assert set(NOTEBOOKS) == {path.stem for path in ALL}
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
+class TestEveryNotebook:
+    def test_has_been_executed_in_order(self, path):
+        """nbval passes vacuously over a notebook without execution counts or outputs."""
+        code = cells(path)
+        assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+        assert sum(bool(c.outputs) for c in code) >= 3
+        assert not [o for c in code for o in c.outputs if o.output_type == "error"]
+
+    def test_has_one_parameters_cell_and_checks_injected_names(self, path):
+        code = cells(path)
+        (parameters,) = [c for c in code if "parameters" in c.metadata.get("tags", [])]
+        names = re.findall(r"^(\w+) = ", parameters.source, re.M)
+        checks = code[code.index(parameters) + 1].source
+        assert "check_parameters(" in checks
+        listed = set(re.findall(r'"(\w+)"', checks.split("check_parameters(")[1].split(")")[0]))
+        assert set(names) == listed
+        assert not [c for c in code if "injected-parameters" in c.metadata.get("tags", [])]
+
+    def test_compares_some_output(self, path):
+        compared = [c for c in cells(path) if c.outputs and "NBVAL_IGNORE_OUTPUT" not in c.source]
+        assert len(compared) >= 2
+
+    def test_asserts_its_claims(self, path):
+        assert sum("assert " in c.source for c in cells(path)) >= 2
+
+    def test_names_no_path_of_a_machine(self, path):
+        text = path.read_text()
+        assert not re.search(r"/(home|root|work|tmp|Users)/", text)
+
+    def test_fits_a_screen(self, path):
+        assert max(len(c.source.splitlines()) for c in cells(path)) <= 45
+
+
+def execute(tmp_path, name="03_cifar", **parameters):
+    return papermill.execute_notebook(
+        ROOT / "notebooks" / f"{name}.ipynb",
+        tmp_path / "out.ipynb",
+        {"runs": str(tmp_path / "runs")} | parameters,
+        cwd=tmp_path,
+        progress_bar=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"epochs": 2}, {"k": 5, "epochs": 2}, {"method": "cross_entropy", "epochs": 2}]
+)
+def test_the_experiment_runs_headless_and_records_its_result(tmp_path, parameters):
+    execute(tmp_path, dataset="digits", preset="smoke", figures=str(tmp_path / "figures"), **parameters)
+    (path,) = (tmp_path / "runs").glob("*/result.json")
+    result = json.loads(path.read_text())
+    assert result["config"]["epochs"] == 2
+    assert result["config"]["dataset"] == "digits"
+    assert 0 <= result["test_accuracy"] <= 1
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"nosie": 0.9}, "nosie: unknown parameter; did you mean 'noise'"),
+        ({"noise": 1.7}, "noise: Input should be less than or equal to 1"),
+        ({"method": "emcl"}, "method: Input should be 'emlc'"),
+        ({"options": {"learning_rate": 0.1}}, "learning_rate: unknown parameter"),
+    ],
+)
+def test_a_wrong_parameter_is_an_error_before_any_work(tmp_path, parameters, message):
+    with pytest.raises(papermill.PapermillExecutionError) as raised:
+        execute(tmp_path, **({"dataset": "digits", "preset": "smoke"} | parameters))
+    assert raised.value.ename == "ConfigError"
+    assert message in raised.value.evalue
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_data_say_where_they_must_go(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMLC_DATA", str(tmp_path / "nothing"))
+    # Any attempt to download fails at once: nothing listens on this port.
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(papermill.PapermillExecutionError) as raised:
+        execute(tmp_path, preset="quick")
+    assert raised.value.ename == "DataUnavailable"
+    assert "EMLC_DATA" in raised.value.evalue
+
+
+def test_the_command_line_of_the_readme(tmp_path):
+    """papermill as a person calls it, from another folder, on digits."""
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "03_cifar.ipynb"), "out.ipynb",
+               "-p", "noise", "0.9", "-p", "dataset", "digits", "-p", "epochs", "2",
+               "-p", "runs", "runs"]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out.ipynb").is_file()
+    assert list((tmp_path / "runs").glob("digits-smoke-*/result.json"))

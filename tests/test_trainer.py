@@ -1,0 +1,272 @@
+"""The training loop: every method, determinism, resumption to the same bits, refusal of foreign checkpoints."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from emlc_lib import make_config, prepare, run
+from emlc_lib.checkpoint import CheckpointError
+from emlc_lib.config import Method as MethodName
+from emlc_lib.methods import METHODS
+from emlc_lib.runs import command, find_runs, load_run
+from emlc_lib.tables import accuracy_table, paper_accuracy
+from emlc_lib.trainer import CHECKPOINT, best_epoch, train
+
+FAST = {"dataset": "digits", "preset": "smoke", "epochs": 2}
+
+
+def trained(**changes):
+    config = make_config(**FAST, **changes)
+    return train(config, prepare(config), show=False)
+
+
+def bits(result):
+    return {name: value for net in result.method.networks.values() for name, value in net.state_dict().items()}
+
+
+def same_bits(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_registry_and_the_configuration_name_the_same_methods():
+    assert set(METHODS) == set(MethodName.__args__)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"k": 4},
+        {"k": 3, "meta_weights": "momentum"},
+        {"k": 3, "meta_weights": "exact"},
+        {"share_primal": False},
+        {"corruption": "random"},
+        {"corruption": "none"},
+        {"meta_term": False},
+        {"noise_type": "asymmetric", "noise": 0.4},
+        {"start": "clean", "start_steps": 5},
+        {"augment": False, "schedule": "none", "weight_decay": 5e-4},
+        {"method": "cross_entropy"},
+        {"method": "clean_only"},
+    ],
+)
+def test_every_option_trains_and_repeats_bit_for_bit(changes):
+    first, second = trained(**changes), trained(**changes)
+    assert same_bits(bits(first), bits(second))
+    pd.testing.assert_frame_equal(first.steps, second.steps)
+    pd.testing.assert_frame_equal(first.epochs, second.epochs)
+    assert first.epochs["student_test_accuracy"].between(0, 1).all()
+    assert not same_bits(bits(first), bits(trained(seed=1, **changes)))
+
+
+def test_the_global_random_state_is_neither_used_nor_changed():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = trained()
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert same_bits(bits(first), bits(trained()))
+
+
+def test_sharing_the_primal_changes_rounding_only():
+    """The same gradient by two routes, in float32, over one epoch of 19 chaotic steps: 1e-2 allows for that."""
+    config = make_config(**(FAST | {"epochs": 1}))
+    data = prepare(config)
+    shared = train(config, data, show=False)
+    plain = train(config.model_copy(update={"share_primal": False}), data, show=False)
+    a, b = bits(shared), bits(plain)
+    for name in a:
+        if a[name].is_floating_point():
+            torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-2)
+
+
+def test_k_ends_epochs_on_teacher_updates():
+    """19 steps per epoch and k = 5: epochs end after 20 and 40 steps, and every fifth step has a teacher loss."""
+    result = trained(k=5)
+    assert len(result.steps) == 40
+    updated = result.steps["meta_loss"].notna()
+    assert updated.tolist() == [(t + 1) % 5 == 0 for t in range(40)]
+
+
+def test_the_gate_and_recovery_improve_on_digits():
+    """The paper's claim at the smallest scale: after training most wrong labels are recovered, at 90 % noise."""
+    config = make_config(dataset="digits", preset="smoke")
+    result = train(config, prepare(config), show=False)
+    last = result.epochs.iloc[-1]
+    assert last["recovery_wrong"] > 0.7
+    assert last["gate_right"] > last["gate_wrong"] + 0.3
+    assert last["student_test_accuracy"] > 0.9
+
+
+def test_best_epoch_looks_at_the_clean_set_alone():
+    epochs = pd.DataFrame(
+        {
+            "epoch": [1, 2, 3, 4],
+            "student_clean_accuracy": [0.5, 0.9, 0.9, 0.8],
+            "student_test_accuracy": [0.99, 0.3, 0.2, 0.6],
+        }
+    )
+    assert best_epoch(epochs) == 3  # the later of the two best
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("changes", [{}, {"k": 5}, {"method": "clean_only"}])
+def test_resuming_in_process_gives_the_same_bits(tmp_path, changes):
+    config = make_config(**(FAST | {"epochs": 3}), **changes)
+    data = prepare(config)
+    undisturbed = train(config, data, show=False)
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, data, folder=tmp_path, show=False, on_epoch=stop)
+    resumed = train(config, data, folder=tmp_path, show=False)
+    assert same_bits(bits(undisturbed), bits(resumed))
+    assert same_bits(undisturbed.best_student, resumed.best_student)
+    pd.testing.assert_frame_equal(undisturbed.epochs, resumed.epochs)
+    pd.testing.assert_frame_equal(undisturbed.steps, resumed.steps)
+
+
+CHILD = """
+import sys, pathlib
+from emlc_lib import make_config, run
+run(make_config(dataset="digits", preset="smoke", epochs=40, start="clean", start_steps=5, k={k}),
+    root=pathlib.Path(sys.argv[1]), show=False)
+"""
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_in_the_same_bits(tmp_path, k):
+    def start(root):
+        return subprocess.Popen(
+            [sys.executable, "-c", CHILD.format(k=k), str(root)], env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+
+    assert start(tmp_path / "whole").wait() == 0
+    process = start(tmp_path / "killed")
+    # Wait for the second checkpoint, then a moment into the next epoch.
+    deadline, seen = time.monotonic() + 120, set()
+    while len(seen) < 2 and time.monotonic() < deadline:
+        seen |= {path.stat().st_mtime_ns for path in (tmp_path / "killed").glob(f"*/{CHECKPOINT}")}
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not list((tmp_path / "killed").glob("*/result.json"))
+    assert start(tmp_path / "killed").wait() == 0
+    whole, killed = (load_run(next((tmp_path / name).iterdir())) for name in ("whole", "killed"))
+    for kind in ("student", "teacher"):
+        assert same_bits(getattr(whole, kind)().state_dict(), getattr(killed, kind)().state_dict())
+    pd.testing.assert_frame_equal(whole.epochs, killed.epochs)
+    pd.testing.assert_frame_equal(whole.steps, killed.steps)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
+    config = make_config(**FAST)
+    data = prepare(config)
+    train(config, data, folder=tmp_path, show=False)
+    other = make_config(**FAST, seed=1)
+    with pytest.raises(CheckpointError, match="differs in seed"):
+        train(other, prepare(other), folder=tmp_path, show=False)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(config, data, folder=tmp_path, show=False)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    config = make_config(**FAST, lr=10.0, augment=False, momentum=0.99, schedule="none", method="cross_entropy")
+    data = prepare(config)
+    data.mean[:] = float("nan")
+    with pytest.raises(FloatingPointError, match="not finite from step 0"):
+        train(config, data, show=False)
+
+
+class TestRuns:
+    def test_a_finished_run_is_read_back(self, tmp_path):
+        config = make_config(**FAST)
+        first = run(config, root=tmp_path, show=False)
+        stamp = (first.folder / "result.json").stat().st_mtime_ns
+        second = run(config, root=tmp_path, show=False)
+        assert (second.folder / "result.json").stat().st_mtime_ns == stamp
+        assert second.result == first.result
+        assert not (first.folder / CHECKPOINT).exists()
+        assert [r.config for r in find_runs(tmp_path, method="emlc")] == [config]
+        assert find_runs(tmp_path, method="clean_only") == []
+
+    def test_the_result_has_its_provenance(self, tmp_path):
+        result = run(make_config(**FAST), root=tmp_path, show=False).result
+        assert {"torch", "torchvision", "python", "emlc-lib"} <= set(result["provenance"]["versions"])
+        assert result["provenance"]["hardware"]["processor"]
+        assert result["command"] == command(make_config(**FAST))
+        assert str(tmp_path) not in str(result)
+
+    def test_reported_weights_are_those_of_the_best_clean_epoch(self, tmp_path):
+        config = make_config(**FAST)
+        data = prepare(config)
+        finished = run(config, data=data, root=tmp_path, show=False)
+        with torch.no_grad():
+            logits = finished.student()((data.test_images.float() / 255 - data.mean) / data.std)
+        accuracy = (logits.argmax(1) == data.test_labels).double().mean().item()
+        assert accuracy == pytest.approx(finished.result["test_accuracy"], abs=1e-12)
+
+    def test_tables_report_seeds_mean_and_deviation(self, tmp_path):
+        runs = [
+            run(make_config(**FAST, seed=s, method="cross_entropy"), root=tmp_path, show=False) for s in (0, 1)
+        ]
+        (row,) = accuracy_table(runs).to_dict("records")
+        values = [100 * r.result["test_accuracy"] for r in runs]
+        assert row["n"] == 2
+        assert row["mean"] == pytest.approx(sum(values) / 2, abs=0.006)  # rounded to two decimals
+        assert row["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5, abs=0.006)
+        assert not row["comparable"]
+
+    def test_the_papers_numbers(self):
+        def cell(**changes):
+            return paper_accuracy(make_config(device="cpu", preset="paper", **changes))
+
+        assert cell(dataset="cifar10", noise=0.9) == (90.71, 0.07)
+        assert cell(dataset="cifar10", noise=0.9, k=5) == (89.57, 0.30)
+        assert cell(dataset="cifar10", noise=0.4, noise_type="asymmetric", k=5) == (91.82, 0.19)
+        assert cell(dataset="cifar100", noise=0.2, k=5) == (73.05, 0.20)
+        assert cell(dataset="cifar10", noise=0.9, method="cross_entropy") == (42.7, None)
+        assert cell(dataset="cifar10", noise=0.3) is None
+        assert cell(dataset="cifar10", noise=0.9, method="clean_only") is None
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"dataset": "digits"}, "-p preset smoke"),
+            ({"dataset": "cifar10", "preset": "quick", "epochs": 1}, "-p preset quick -p epochs 1"),
+            ({"dataset": "digits", "lr": 0.3}, """-p preset smoke -y '{"options": {"lr": 0.3}}'"""),
+        ],
+    )
+    def test_the_command_names_what_differs(self, changes, expected):
+        text = command(make_config(device="cpu", **changes))
+        assert text.startswith("papermill notebooks/03_cifar.ipynb out.ipynb -p dataset ")
+        assert text.endswith(expected)
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu_and_resumes(tmp_path):
+    """One epoch in float32 on both: TF32 is off by default for matrices, sums differ, steps amplify it."""
+    config = make_config(**(FAST | {"epochs": 1}))
+    cpu = train(config, prepare(config), show=False)
+    cuda_config = make_config(**(FAST | {"epochs": 1}), device="cuda")
+    cuda = train(cuda_config, prepare(cuda_config), folder=tmp_path, show=False)
+    first = ["student_loss", "teacher_ce", "meta_loss"]
+    assert cuda.steps[first].iloc[0].to_numpy() == pytest.approx(cpu.steps[first].iloc[0].to_numpy(), rel=1e-3)
+    longer = make_config(**FAST, device="cuda")
+    assert len(train(longer, prepare(longer), show=False).epochs) == 2
