@@ -86,10 +86,12 @@ class Config(BaseModel):
             kind = torch.device(device).type
         except RuntimeError as error:
             raise ValueError("must be auto, cpu, cuda or cuda:N") from error
-        if kind not in ("cpu", "cuda"):
+        if kind not in ("cpu", "cuda") or (kind == "cpu" and device != "cpu"):
             raise ValueError("must be auto, cpu, cuda or cuda:N")
         if kind == "cuda" and not torch.cuda.is_available():
             raise ValueError("CUDA is not available on this machine; use auto or cpu")
+        if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"this machine has {torch.cuda.device_count()} CUDA devices")
         return device
 
     @model_validator(mode="after")
@@ -111,6 +113,8 @@ class Config(BaseModel):
     def digest(self) -> str:
         """Eight hexadecimal digits that differ whenever any parameter differs."""
         values = self.model_dump()
+        if self.noise_type == "human":
+            del values["noise"]  # not used
         if self.human_labels is not None and Path(self.human_labels).is_file():
             # What the labels are counts, not where the file lies.
             values["human_labels"] = hashlib.sha256(Path(self.human_labels).read_bytes()).hexdigest()
@@ -152,7 +156,7 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
 
     ``preset="auto"`` means ``paper`` where CUDA is there, else ``quick``; for the data sets that the paper
     does not use it means ``smoke`` (digits) and ``quick`` (Fashion-MNIST). ``device="auto"`` means CUDA
-    where there is one.
+    where there is one. ``n_noisy="all"`` takes every training image that is not clean, whatever the preset.
 
     Raises:
         ConfigError: any unknown name or value that is not allowed.
@@ -170,6 +174,8 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
     if preset == "paper" and dataset == "cifar100":
         values["model"] = "resnet50"
     values |= {name: value for name, value in changes.items() if value is not None}
+    if values.get("n_noisy") == "all":
+        values["n_noisy"] = None
     if isinstance(values.get("human_labels"), Path):
         values["human_labels"] = str(values["human_labels"])
     try:
@@ -181,7 +187,7 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
 def unknown_name(name: str, known) -> str:
     """The message for a parameter that does not exist, with the closest one that does."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     return f"{name}: unknown parameter{hint} Known are: {', '.join(sorted(known))}"
 
 

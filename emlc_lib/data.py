@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torchvision import datasets
 
 from . import noise
 from .config import Config
@@ -22,6 +25,14 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "fashion_mnist": ((0.2860,), (0.3530,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+# Folder below the data root, and torchvision's class.
+_LOCATIONS: dict[str, tuple[str, type]] = {
+    "fashion_mnist": ("FashionMNIST/raw", datasets.FashionMNIST),
+    "cifar10": ("cifar-10-batches-py", datasets.CIFAR10),
+    "cifar100": ("cifar-100-python", datasets.CIFAR100),
 }
 
 
@@ -98,6 +109,8 @@ def is_available(name: str, root: Path | None = None) -> bool:
     root = root or data_root()
     if name == "digits":
         return True
+    if name not in _LOCATIONS:
+        raise ValueError(f"dataset: {name!r} is not one of digits, {', '.join(_LOCATIONS)}")
     folder, _ = _LOCATIONS[name]
     return (root / folder).is_dir()
 
@@ -119,34 +132,29 @@ def load_dataset(name: str, *, root: Path | None = None, download: bool = True) 
     if name not in _LOCATIONS:
         raise ValueError(f"dataset: {name!r} is not one of digits, {', '.join(_LOCATIONS)}")
     root = root or data_root()
-    folder, dataset = _LOCATIONS[name]
+    folder, cls = _LOCATIONS[name]
     try:
         # torchvision checks the MD5 of files that are there before it downloads anything.
-        train, test = (_open(dataset, root, part, download) for part in (True, False))
+        train, test = (_open(cls, root, part, download) for part in (True, False))
     except (OSError, RuntimeError, EOFError, AssertionError, ValueError) as error:
         raise DataUnavailable(
             f"dataset: {name} is missing or damaged and could not be downloaded ({error}). "
             f"Put its files into {root / folder} (as torchvision lays them out), "
             f"or set EMLC_DATA to the folder that holds {folder}."
         ) from error
-    return ImageSet(name, list(train.classes), *_as_tensors(train), *_as_tensors(test))
+    images = ImageSet(name, list(train.classes), *_as_tensors(train), *_as_tensors(test))
+    for part, n, m in (
+        ("training", len(images.train_images), len(images.train_labels)),
+        ("test", len(images.test_images), len(images.test_labels)),
+    ):
+        if n != m:
+            raise DataUnavailable(
+                f"dataset: {name} is damaged: {n} {part} images but {m} labels in {root / folder}"
+            )
+    return images
 
 
-def _datasets():
-    from torchvision import datasets
-
-    return datasets
-
-
-_LOCATIONS = {
-    "fashion_mnist": ("FashionMNIST/raw", "FashionMNIST"),
-    "cifar10": ("cifar-10-batches-py", "CIFAR10"),
-    "cifar100": ("cifar-100-python", "CIFAR100"),
-}
-
-
-def _open(dataset: str, root: Path, train: bool, download: bool):
-    cls = getattr(_datasets(), dataset)
+def _open(cls: type, root: Path, train: bool, download: bool):
     try:
         return cls(root, train=train, download=False)
     except RuntimeError:
@@ -162,9 +170,6 @@ def _as_tensors(dataset) -> tuple[Tensor, np.ndarray]:
 
 
 def _digits() -> ImageSet:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
     digits = load_digits()
     images = torch.from_numpy((digits.images * (255 / 16)).round().astype(np.uint8)).unsqueeze(1)
     labels = digits.target.astype(np.int64)

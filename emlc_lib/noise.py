@@ -126,6 +126,8 @@ def asymmetric_noise(
     """
     true = _checked_labels(true, n_classes)
     successor = _checked_labels(successor, n_classes)
+    if len(successor) != n_classes:
+        raise ValueError(f"successor: {len(successor)} entries for {n_classes} classes")
     chosen = _chosen(len(true), rate, rng)
     noisy = true.copy()
     noisy[chosen] = successor[true[chosen]]

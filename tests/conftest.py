@@ -7,6 +7,9 @@ from torch import nn
 from emlc_lib.data import is_available
 from emlc_lib.models import Classifier, Teacher, build_teacher, initialise
 
+# The tests' tensors are small: more threads only wait for each other.
+torch.set_num_threads(1)
+
 
 def pytest_collection_modifyitems(items):
     for item in items:

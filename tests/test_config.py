@@ -18,6 +18,7 @@ def cuda(monkeypatch):
 
     def present(yes):
         monkeypatch.setattr("torch.cuda.is_available", lambda: yes)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 2 if yes else 0)
 
     return present
 
@@ -349,3 +350,28 @@ class TestIdentity:
     def test_unknown_fields_are_refused_without_make_config_too(self):
         with pytest.raises(ValidationError, match="nosie"):
             Config(**BASE | {"nosie": 0.9})
+
+
+def test_every_training_image_can_be_asked_for():
+    config = make_config(dataset="cifar10", preset="quick", device="cpu", n_noisy="all")
+    assert config.n_noisy is None
+    assert make_config(dataset="cifar10", preset="quick", device="cpu").n_noisy == 20_000
+
+
+def test_the_noise_rate_does_not_count_for_human_labels():
+    def config(noise):
+        return make_config(
+            preset="quick", device="cpu", noise_type="human", human_labels="labels.npz", noise=noise
+        )
+
+    assert config(0.1).digest == config(0.9).digest
+
+
+@pytest.mark.parametrize("device", ["cpu:3", "cuda:99"])
+def test_devices_that_are_not_there(device):
+    with pytest.raises(ConfigError, match=r"^device: "):
+        digits(device=device)
+
+
+def test_an_unknown_name_without_a_near_one_reads_well():
+    assert unknown_name("zzzz", ["seed"]) == "zzzz: unknown parameter. Known are: seed"

@@ -245,7 +245,7 @@ class TestFiles:
                 asked.append(download)
                 raise urllib.error.URLError("no route to host") if download else RuntimeError("not found")
 
-        monkeypatch.setattr("torchvision.datasets.CIFAR10", Offline)
+        monkeypatch.setitem(data_module._LOCATIONS, "cifar10", ("cifar-10-batches-py", Offline))
         with pytest.raises(DataUnavailable, match="not found"):
             load_dataset("cifar10", root=tmp_path, download=False)
         assert asked == [False]
@@ -267,7 +267,7 @@ class TestFiles:
                 if train and not download:
                     raise RuntimeError("not found")
 
-        monkeypatch.setattr("torchvision.datasets.CIFAR10", Online)
+        monkeypatch.setitem(data_module._LOCATIONS, "cifar10", ("cifar-10-batches-py", Online))
         images = load_dataset("cifar10", root=tmp_path)
         assert asked == [(True, False), (True, True), (False, False)]
         assert images.classes == ["a", "b"]
@@ -506,3 +506,8 @@ class TestCifar10:
         with pytest.raises(DataUnavailable, match="cifar10 is missing or damaged") as caught:
             load_dataset("cifar10", root=tmp_path, download=False)
         assert str(folder) in str(caught.value)
+
+
+def test_availability_of_an_unknown_data_set():
+    with pytest.raises(ValueError, match="dataset: 'svhn' is not one of"):
+        data_module.is_available("svhn")

@@ -88,7 +88,7 @@ def test_training_curves(corrects):
 def test_the_bench_runs(tmp_path):
     csv = tmp_path / "cost.csv"
     command = [sys.executable, "-m", "benchmarks.step_cost", "--model", "small_cnn", "--noisy=4", "--clean=4",
-               "--repeats", "2", "--threads", "1", "--device", "cpu", "--no-memory", "--csv", str(csv)]  # fmt: skip
+               "--repeats", "2", "--threads", "1", "--device", "cpu", "--no-memory", f"--csv={csv}"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     table = pd.read_csv(csv).set_index("variant")

@@ -349,3 +349,8 @@ class TestHumanLabels:
     def test_label_out_of_range(self, bad):
         with pytest.raises(ValueError, match=rf"labels: must lie in \[0, 3\).*{bad}"):
             human_noise([0, 1], 3, [0, bad])
+
+
+def test_a_short_successor_map_is_refused():
+    with pytest.raises(ValueError, match="successor: 2 entries for 3 classes"):
+        asymmetric_noise([0, 1, 2], 3, 0.5, np.random.default_rng(0), np.array([1, 0]))
