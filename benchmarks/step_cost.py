@@ -30,6 +30,7 @@ from emlc_lib.meta_gradient import InnerStep, batch_statistics_only, clean_gradi
 from emlc_lib.methods import EMLC, CrossEntropy
 from emlc_lib.models import build_classifier, build_teacher
 from emlc_lib.runs import provenance
+from emlc_lib.starts import placed
 from emlc_lib.tangent import TapedForward
 
 SIDE, CLASSES = 32, 10
@@ -44,7 +45,8 @@ class FixedBatches:
         generator = torch.Generator().manual_seed(0)
 
         def images(n):
-            return torch.randn(n, 3, SIDE, SIDE, generator=generator).to(device)
+            x = torch.randn(n, 3, SIDE, SIDE, generator=generator)
+            return x.to(device, memory_format=torch.channels_last)
 
         def labels(n):
             return torch.randint(CLASSES, (n,), generator=generator).to(device)
@@ -68,9 +70,10 @@ def build(args, cls, **changes):
         batch_size=args.noisy, clean_batch_size=args.clean, **changes,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
-    student = build_classifier(args.model, CLASSES, 3, generator).to(args.device).train()
+    student = build_classifier(args.model, CLASSES, 3, generator)
     teacher = build_teacher(build_classifier(args.model, CLASSES, 3, generator), generator)
-    return cls(config, FixedBatches(args.noisy, args.clean, args.device), student, teacher.to(args.device).train())
+    student, teacher = (placed(model, config).train() for model in (student, teacher))
+    return cls(config, FixedBatches(args.noisy, args.clean, args.device), student, teacher)
 
 
 def through_the_update(method: EMLC, t: int) -> None:

@@ -31,7 +31,7 @@ def initial_networks(
         channels = data.clean_images.shape[1]
         return build_classifier(config.model, data.n_classes, channels, generator)
 
-    student = _placed(fresh(Stream.STUDENT_WEIGHTS), config)
+    student = placed(fresh(Stream.STUDENT_WEIGHTS), config)
     if config.start == "clean":
         warm_up(student, config, batches, show=show)
     if not teacher:
@@ -40,11 +40,11 @@ def initial_networks(
     if config.start == "clean":
         own.load_state_dict(student.state_dict())
     built = build_teacher(own, torch_generator(seed, Stream.TEACHER_WEIGHTS, 1))
-    return student, _placed(built, config)
+    return student, placed(built, config)
 
 
-def _placed(model: nn.Module, config: Config) -> nn.Module:
-    # Channels last is the layout that convolutions want: twice as fast on the CPU, measured.
+def placed(model: nn.Module, config: Config) -> nn.Module:
+    """The model on the run's device, channels last: the layout that convolutions want, twice as fast on a CPU."""
     return model.to(config.device, memory_format=torch.channels_last)
 
 
