@@ -71,13 +71,13 @@ def execute(tmp_path, name="03_cifar", **parameters):
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"epochs": 2}, {"k": 5, "epochs": 2}, {"method": "cross_entropy", "epochs": 2}]
+    "parameters", [{}, {"k": 5, "epochs": 2}, {"method": "cross_entropy", "epochs": 2}, {"noise": 1, "epochs": 2}]
 )
 def test_the_experiment_runs_headless_and_records_its_result(tmp_path, parameters):
     execute(tmp_path, dataset="digits", preset="smoke", figures=str(tmp_path / "figures"), **parameters)
     (path,) = (tmp_path / "runs").glob("*/result.json")
     result = json.loads(path.read_text())
-    assert result["config"]["epochs"] == 2
+    assert result["config"]["epochs"] == parameters.get("epochs", 25)
     assert result["config"]["dataset"] == "digits"
     assert 0 <= result["test_accuracy"] <= 1
     assert len(list((tmp_path / "figures").glob("*.png"))) == 1
