@@ -37,7 +37,7 @@ reproduce: $(STAMP)
 
 lock:
 	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+		--no-header --no-annotate --output-file requirements.lock
 
 clean:
 	rm -rf build .venv
