@@ -45,7 +45,12 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     The result is laid out channels last.
     """
     images = images.contiguous(memory_format=torch.channels_last)
-    return (images.float() / 255 - mean) / std
+    return standardise(images.float() / 255, mean, std)
+
+
+def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """float (n, channels, h, w) in [0, 1], less the mean and over the standard deviation of each channel."""
+    return (images - mean) / std
 
 
 def augment_noisy(images: Tensor, dataset: str, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .augment import augment_clean, augment_noisy, normalise
 from .config import Config
 from .data import ExperimentData
+from .execution import memory_format
 from .randomness import Stream, torch_generator
 
 
@@ -71,7 +72,8 @@ class Batches:
         return CleanBatch(self._float(images), data.clean_labels[index])
 
     def _float(self, images: Tensor) -> Tensor:
-        return normalise(images, self.data.mean, self.data.std)
+        images = normalise(images, self.data.mean, self.data.std)
+        return images.contiguous(memory_format=memory_format(self.config.channels_last))
 
     def _slice(self, stream: Stream, n: int, size: int, t: int) -> Tensor:
         per_pass = n // size

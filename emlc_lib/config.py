@@ -14,15 +14,66 @@ from typing import Literal, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from safetensors import SafetensorError, safe_open
+
+from .execution import Precision
 
 Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
 Method = Literal["emlc", "cross_entropy", "clean_only"]
 NoiseType = Literal["symmetric", "asymmetric", "human"]
 Preset = Literal["smoke", "quick", "paper"]
+Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50"]
+
+# Feature extractors that this project pretrained itself, each with its card (a JSON file of the same name).
+SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
 
 
 class ConfigError(ValueError):
     """A parameter has a name or a value that is not allowed. The message names it and what is."""
+
+
+def check_device(device: str) -> str:
+    """The device, if it can be used here; a ValueError that says why not otherwise."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError("must be auto, cpu, cuda or cuda:N") from error
+    if kind not in ("cpu", "cuda") or (kind == "cpu" and device != "cpu"):
+        raise ValueError("must be auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError("CUDA is not available on this machine; use auto or cpu")
+    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def start_weights_file(dataset: str, model: str, named: str | None) -> Path:
+    """The file of self-supervised weights: the named one, else the one shipped for this data set and model."""
+    return Path(named) if named else SHIPPED_WEIGHTS / f"simclr-{dataset}-{model}.safetensors"
+
+
+def check_start_weights(dataset: str, model: str, named: str | None) -> None:
+    """Raises a ValueError if the file of self-supervised weights is missing, damaged or of another model."""
+    file = start_weights_file(dataset, model, named)
+    if not file.is_file():
+        shipped = ", ".join(
+            sorted(path.stem.removeprefix("simclr-") for path in SHIPPED_WEIGHTS.glob("*.safetensors"))
+        )
+        raise ValueError(
+            f"start_weights: {file} is not a file"
+            if named
+            else f"start: no SimCLR weights of {model} for {dataset} come with this package (there are: "
+            f"{shipped}); make them with notebooks/00_pretrain_simclr.ipynb and pass start_weights, "
+            "or use start random"
+        )
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"start_weights: {file.name} is damaged or no safetensors file ({error})") from error
+    for name, wanted in (("model", model), ("dataset", dataset)):
+        if metadata.get(name) != wanted:
+            raise ValueError(f"start_weights: {file.name} is for {name} {metadata.get(name)}, not {wanted}")
 
 
 class Config(BaseModel):
@@ -46,11 +97,14 @@ class Config(BaseModel):
     n_clean: int = Field(gt=0, description="size of the class-balanced clean set")
     n_noisy: int | None = Field(None, gt=0, description="size of the noisy set; None takes all the rest")
 
-    model: Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50"]
-    start: Literal["random", "clean"] = Field(
-        description="initial weights: random, or a supervised warm-up on the clean set, shared by all methods"
+    model: Model
+    start: Literal["random", "simclr"] = Field(
+        description="initial feature extractors: random, or self-supervised by SimCLR (Table 4) on the same images"
     )
-    start_steps: int = Field(0, ge=0, description="SGD steps of the warm-up when start is clean")
+    start_weights: str | None = Field(
+        None, description="safetensors file for start simclr; None takes the one that comes with this package"
+    )
+    start_steps: int = Field(0, ge=0, description="SGD steps of a supervised warm-up on the clean set; 0 for none")
     start_lr: float = Field(0.05, gt=0, le=10, description="highest learning rate of the warm-up")
 
     epochs: int = Field(gt=0, le=10_000)
@@ -75,24 +129,31 @@ class Config(BaseModel):
         description="weights of the mixed Hessians: gamma^(t - tau) of Prop. 2, the momentum-aware impulse "
         "response, or no approximation at all (k extra Hessian-vector products)",
     )
-    share_primal: bool = Field(
-        True, description="reuse the training pass's activations in the forward-mode pass: less time, more memory"
+
+    # How it is computed. Only fused and bfloat16 change more than rounding.
+    precision: Precision = Field(
+        "float32",
+        description="of the training passes; forward mode stays in float32, with tf32 and bfloat16 in TF32",
+    )
+    share_primal: bool | None = Field(
+        None,
+        description="reuse the training pass's activations in the forward-mode pass: less time, more memory; "
+        "None does where it is exact and was measured to pay",
+    )
+    teacher_pass: Literal["kept", "recomputed", "fused"] = Field(
+        "kept",
+        description="for k > 1, the teacher's graphs of the k noisy batches: kept until its update; recomputed "
+        "then, one at a time, in the memory of k = 1; or one fused pass (batch norm over all k batches at once)",
+    )
+    compile: bool = Field(False, description="torch.compile networks and forward mode")
+    channels_last: bool = Field(
+        True, description="layout of images and weights; False is slower nearly everywhere"
     )
 
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
-        try:
-            kind = torch.device(device).type
-        except RuntimeError as error:
-            raise ValueError("must be auto, cpu, cuda or cuda:N") from error
-        if kind not in ("cpu", "cuda") or (kind == "cpu" and device != "cpu"):
-            raise ValueError("must be auto, cpu, cuda or cuda:N")
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise ValueError("CUDA is not available on this machine; use auto or cpu")
-        if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
-            raise ValueError(f"this machine has {torch.cuda.device_count()} CUDA devices")
-        return device
+        return check_device(device)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -103,11 +164,24 @@ class Config(BaseModel):
                 raise ValueError("human_labels: noise_type human needs the path of an .npz label file")
         if self.preset == "paper" and not self.dataset.startswith("cifar"):
             raise ValueError("preset: paper (Table 4) is defined for cifar10 and cifar100")
-        if self.start == "clean" and self.start_steps == 0:
-            raise ValueError("start_steps: must be at least 1 when start is clean")
+        if self.start == "simclr":
+            check_start_weights(self.dataset, self.model, self.start_weights)
+        elif self.start_weights is not None:
+            raise ValueError("start_weights: is for start simclr only")
+        if self.precision == "tf32" and not self.device.startswith("cuda"):
+            raise ValueError("precision: tf32 needs a CUDA device")
+        if self.share_primal and (self.precision == "bfloat16" or self.compile):
+            raise ValueError("share_primal: is for float32 and tf32 without compile only")
         if self.clean_batch_size > self.n_clean:
             raise ValueError(f"clean_batch_size: {self.clean_batch_size} is more than n_clean {self.n_clean}")
         return self
+
+    @property
+    def shares_primal(self) -> bool:
+        """What ``share_primal`` comes to. With k > 1 the memory that is held on to costs what it saves."""
+        if self.share_primal is not None:
+            return self.share_primal
+        return self.k == 1 and self.precision != "bfloat16" and not self.compile
 
     @property
     def digest(self) -> str:
@@ -118,6 +192,9 @@ class Config(BaseModel):
         if self.human_labels is not None and Path(self.human_labels).is_file():
             # What the labels are counts, not where the file lies.
             values["human_labels"] = hashlib.sha256(Path(self.human_labels).read_bytes()).hexdigest()
+        if self.start == "simclr":
+            file = start_weights_file(self.dataset, self.model, self.start_weights)
+            values["start_weights"] = hashlib.sha256(file.read_bytes()).hexdigest()
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -133,22 +210,23 @@ class Config(BaseModel):
 
 
 # paper is Table 4. smoke and quick are this project's own, sized for two CPU cores: learning rates that fall to
-# zero and, on CIFAR-10, a supervised warm-up in place of SimCLR. There the teacher is weak, and against its own
-# strongest mistakes (adversarial corruption) the gate hardly leaves 0.5; with random corruption it learns.
+# zero, and on CIFAR-10 the weights that this project pretrained by SimCLR.
 PRESETS: dict[str, dict] = {
     "smoke": dict(
         model="small_cnn", start="random", n_clean=100, epochs=25, schedule="cosine", batch_size=64,
         clean_batch_size=32,
     ),
     "quick": dict(
-        model="resnet_narrow", start="clean", start_steps=1000, start_lr=0.1, n_clean=1000, n_noisy=20_000,
-        epochs=3, schedule="cosine", batch_size=64, clean_batch_size=64, lr=0.05, teacher_lr=0.05,
+        model="resnet_narrow", start="simclr", start_steps=200, start_lr=0.05, n_clean=1000, n_noisy=20_000,
+        epochs=2, schedule="cosine", batch_size=128, clean_batch_size=64, lr=0.05, teacher_lr=0.05,
         corruption="random",
     ),
     "paper": dict(
         model="resnet34", start="random", n_clean=1000, epochs=15, batch_size=128, clean_batch_size=32,
     ),
 }  # fmt: skip
+# In place of SimCLR where no weights come with the package: a supervised start on the clean set.
+WARM_START = dict(start="random", start_steps=1000, start_lr=0.1)
 
 
 def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "cifar10", **changes) -> Config:
@@ -173,6 +251,8 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
     values = dict(PRESETS[preset])
     if preset == "paper" and dataset == "cifar100":
         values["model"] = "resnet50"
+    if preset == "quick" and dataset != "cifar10":
+        values |= WARM_START
     values |= {name: value for name, value in changes.items() if value is not None}
     if values.get("n_noisy") == "all":
         values["n_noisy"] = None
@@ -181,7 +261,7 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
     try:
         return Config(preset=preset, device=device, dataset=dataset, **values)
     except ValidationError as error:
-        raise ConfigError(_readable(error)) from None
+        raise ConfigError(readable(error)) from None
 
 
 def unknown_name(name: str, known) -> str:
@@ -199,7 +279,8 @@ def _auto_preset(dataset: str, device: str) -> str:
     return "paper" if str(device).startswith("cuda") else "quick"
 
 
-def _readable(error: ValidationError) -> str:
+def readable(error: ValidationError) -> str:
+    """All of a validation's complaints in one line, each with its parameter's name."""
     lines = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])

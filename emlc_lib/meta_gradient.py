@@ -13,14 +13,14 @@ the ordinary gradient with respect to alpha of the scalar
 
     (eta / n) sum_tau u_tau sum_i <v_i, q_alpha(x_i, y~_i)>,                                    (*)
 
-with v_i held constant. The functions here return that scalar, so that a caller adds the other terms of
-eq. 12 and runs one backward pass through the teacher. Everything is evaluated at the parameters *before* each
-step and, for batch norm, with the batch's own statistics; running statistics are never touched.
+with v_i held constant. The functions here return the constants or that scalar, so that a caller adds the
+other terms of eq. 12 and differentiates through the teacher once. Everything is evaluated at the parameters
+*before* each step and, for batch norm, with the batch's own statistics; running statistics are never touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -41,7 +41,8 @@ class InnerStep(NamedTuple):
     Attributes:
         params: the student's parameters before the step, by name, detached.
         x: (n, ...) the noisy batch's images.
-        soft_labels: (n, C), q_alpha for that batch, attached to the teacher's graph.
+        soft_labels: (n, C), q_alpha for that batch; attached to the teacher's graph, or constant where that graph
+            is made again later.
         tape: the recorded forward pass of the step, if there is one (see :class:`TapedForward`).
     """
 
@@ -87,9 +88,19 @@ def clean_gradient(student: nn.Module, x: Tensor, labels: Tensor) -> tuple[Param
     return dict(zip(names, grads, strict=True)), loss.detach()
 
 
+def forward_mode(student: nn.Module, params: Params, x: Tensor, direction: Params) -> Tensor:
+    """J_w(log p_w(.|x_i)) direction at ``params``, (n, C), by one forward-mode pass over images x (n, ...)."""
+    with batch_statistics_only(student), torch.no_grad():
+        _, v = jvp(
+            lambda params: F.log_softmax(functional_call(student, params, (x,)), 1), (params,), (direction,)
+        )
+    return v
+
+
 def log_prob_jvp(
-    student: nn.Module, step: InnerStep, direction: Params, *, taped: TapedForward | None = None
-) -> Tensor:
+    student: nn.Module, step: InnerStep, direction: Params, *, taped: TapedForward | None = None,
+    product: Callable = forward_mode,
+) -> Tensor:  # fmt: skip
     """v_i = J_w(log p_w(.|x_i)) direction, at the parameters of ``step``.
 
     Args:
@@ -97,21 +108,16 @@ def log_prob_jvp(
         step: its parameters and batch and, if ``taped`` is given, its tape.
         direction: a vector in parameter space, by name.
         taped: the recorder that made ``step.tape``; without it the network is evaluated once more.
+        product: stands in for :func:`forward_mode`, for instance its compiled form.
 
     Returns:
         (n, C), constant.
     """
-    if taped is not None:
-        tangent = taped.jvp(step.tape, step.params, direction)
-        # The Jacobian of log softmax: subtract each row's mean tangent under p.
-        return tangent - (step.tape.output.softmax(1) * tangent).sum(1, keepdim=True)
-    with batch_statistics_only(student), torch.no_grad():
-        _, v = jvp(
-            lambda params: F.log_softmax(functional_call(student, params, (step.x,)), 1),
-            (step.params,),
-            (direction,),
-        )
-    return v
+    if taped is None:
+        return product(student, step.params, step.x, direction)
+    tangent = taped.jvp(step.tape, step.params, direction)
+    # The Jacobian of log softmax: subtract each row's mean tangent under p.
+    return tangent - (step.tape.output.softmax(1) * tangent).sum(1, keepdim=True)
 
 
 def lookahead_weights(
@@ -146,7 +152,7 @@ def lookahead_weights(
     return weights[::-1]
 
 
-def k_step_surrogate(
+def k_step_vectors(
     student: nn.Module,
     steps: Sequence[InnerStep],
     g_w: Params,
@@ -154,8 +160,9 @@ def k_step_surrogate(
     lr: float,
     weights: Sequence[float] | None = None,
     taped: TapedForward | None = None,
-) -> Tensor:
-    """The scalar (*) whose gradient with respect to alpha is eq. 10 (one step) or eq. 11 (several).
+    product: Callable = forward_mode,
+) -> list[Tensor]:
+    """eta u_tau v_i of (*) for each step, (n, C), constant: eq. 10 (one step) or eq. 11 (several).
 
     Args:
         student: the network, in training mode; its own parameters are not used.
@@ -163,10 +170,7 @@ def k_step_surrogate(
         g_w: the gradient of the clean loss after the last step (:func:`clean_gradient`).
         lr: eta_w, the student's learning rate.
         weights: u_tau, oldest first; None takes Proposition 2's (:func:`lookahead_weights`).
-        taped: see :func:`log_prob_jvp`.
-
-    Returns:
-        A scalar. For one step with weight 1 its gradient is exact (Prop. 1).
+        taped, product: see :func:`log_prob_jvp`.
 
     Raises:
         ValueError: not as many weights as steps.
@@ -175,14 +179,13 @@ def k_step_surrogate(
         weights = lookahead_weights(len(steps), lr=lr)
     if len(weights) != len(steps):
         raise ValueError(f"weights: {len(weights)} weights for {len(steps)} steps")
-    total = 0.0
-    for weight, step in zip(weights, steps, strict=True):
-        v = log_prob_jvp(student, step, g_w, taped=taped)
-        total = total + weight * (v * step.soft_labels).sum(1).mean()
-    return lr * total
+    return [
+        lr * weight * log_prob_jvp(student, step, g_w, taped=taped, product=product)
+        for weight, step in zip(weights, steps, strict=True)
+    ]
 
 
-def exact_surrogate(
+def exact_vectors(
     student: nn.Module,
     steps: Sequence[InnerStep],
     g_w: Params,
@@ -190,8 +193,8 @@ def exact_surrogate(
     lr: float,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
-) -> Tensor:
-    r"""A scalar whose gradient with respect to alpha is the *exact* k-step meta-gradient.
+) -> list[Tensor]:
+    r"""What stands in the place of eta u_tau v_i for the *exact* k-step meta-gradient, oldest step first.
 
     The adjoint of the update m' = mu m + grad_w L~ + lambda w, w' = w - eta m' is carried backwards through
     the steps, from a_w = g_w and a_m = 0: at each step, with b = a_m - eta a_w,
@@ -202,12 +205,12 @@ def exact_surrogate(
     kept. As in the paper, what happened before the first of the steps counts as constant.
 
     Args:
-        student, steps, g_w, lr: as in :func:`k_step_surrogate`.
+        student, steps, g_w, lr: as in :func:`k_step_vectors`.
         momentum, weight_decay: mu and lambda of the student's SGD (no dampening, no Nesterov).
     """
     a_w = g_w
     a_m = {name: torch.zeros_like(g) for name, g in g_w.items()}
-    total = 0.0
+    vectors = []
     with batch_statistics_only(student):
         for step in reversed(steps):
             b = {name: a_m[name] - lr * a_w[name] for name in a_w}
@@ -219,7 +222,28 @@ def exact_surrogate(
 
             with torch.no_grad():
                 _, (curved, v) = jvp(grad(loss, has_aux=True), (step.params,), (b,))
-            total = total - (v * step.soft_labels).sum(1).mean()
+            vectors.append(-v)
             a_w = {name: a_w[name] + curved[name] + weight_decay * b[name] for name in a_w}
             a_m = {name: momentum * b[name] for name in b}
-    return total
+    return vectors[::-1]
+
+
+def surrogate(vectors: Sequence[Tensor], soft_labels: Iterable[Tensor]) -> Tensor:
+    """The scalar (*) whose gradient with respect to alpha is the meta-gradient.
+
+    Args:
+        vectors: of :func:`k_step_vectors` or :func:`exact_vectors`, each (n, C).
+        soft_labels: q_alpha of the same steps' batches in the same order, attached to the teacher's graph.
+    """
+    pairs = zip(vectors, soft_labels, strict=True)
+    return torch.stack([(v * q).sum(1).mean() for v, q in pairs]).sum()
+
+
+def k_step_surrogate(student: nn.Module, steps: Sequence[InnerStep], g_w: Params, **options) -> Tensor:
+    """:func:`surrogate` of :func:`k_step_vectors`; with one step of weight 1 its gradient is exact (Prop. 1)."""
+    return surrogate(k_step_vectors(student, steps, g_w, **options), [step.soft_labels for step in steps])
+
+
+def exact_surrogate(student: nn.Module, steps: Sequence[InnerStep], g_w: Params, **options) -> Tensor:
+    """:func:`surrogate` of :func:`exact_vectors`."""
+    return surrogate(exact_vectors(student, steps, g_w, **options), [step.soft_labels for step in steps])

@@ -83,12 +83,16 @@ class Teacher(nn.Module):
             given: (n,) int64 labels, or a function that makes them from the teacher's logits (n, C); that is
                 how adversarial corruption picks labels without a second pass.
         """
-        features = self.classifier.features(x)
-        logits = self.classifier.head(features)
+        return self.correct(self.classifier.features(x), given)
+
+    def correct(self, features: Tensor, given: Tensor | Callable[[Tensor], Tensor]) -> TeacherOutput:
+        """:meth:`forward` from the embeddings (n, d) of the images on."""
+        precise = self.gate[0].weight.dtype  # probabilities are not for bfloat16
+        logits = self.classifier.head(features).to(precise)
         labels = given(logits.detach()) if callable(given) else given
-        gate_logits = self.gate(torch.cat([features, self.label_embedding(labels)], dim=1)).squeeze(1)
+        gate_logits = self.gate(torch.cat([features, self.label_embedding(labels)], dim=1)).squeeze(1).to(precise)
         w = gate_logits.sigmoid().unsqueeze(1)
-        one_hot = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        one_hot = nn.functional.one_hot(labels, logits.shape[1]).to(precise)
         return TeacherOutput(w * one_hot + (1 - w) * logits.softmax(dim=1), gate_logits, logits, labels)
 
 
@@ -153,16 +157,28 @@ def build_classifier(name: str, n_classes: int, channels: int, generator: torch.
         ValueError: an unknown name.
     """
     with torch.device("meta"):  # torch's own initialisation would draw from the global generator
-        if name == "small_cnn":
-            features, dim = SmallCNN(channels), 64
-        elif name == "resnet_narrow":
-            features, dim = NarrowResNet(channels), 64
-        elif name in ("resnet34", "resnet50"):
-            features, dim = _torchvision_resnet(name, channels)
-        else:
-            raise ValueError(f"model: {name!r} is not one of small_cnn, resnet_narrow, resnet34, resnet50")
-        model = Classifier(features, dim, n_classes)
+        model = Classifier(*_features(name, channels), n_classes)
     return initialise(model, generator)
+
+
+def build_features(name: str, channels: int, generator: torch.Generator) -> tuple[nn.Module, int]:
+    """A classifier's freshly initialised feature extractor alone, and the size of its embeddings.
+
+    Arguments and errors as in :func:`build_classifier`.
+    """
+    with torch.device("meta"):
+        features, dim = _features(name, channels)
+    return initialise(features, generator), dim
+
+
+def _features(name: str, channels: int) -> tuple[nn.Module, int]:
+    if name == "small_cnn":
+        return SmallCNN(channels), 64
+    if name == "resnet_narrow":
+        return NarrowResNet(channels), 64
+    if name in ("resnet34", "resnet50"):
+        return _torchvision_resnet(name, channels)
+    raise ValueError(f"model: {name!r} is not one of small_cnn, resnet_narrow, resnet34, resnet50")
 
 
 def build_teacher(classifier: Classifier, generator: torch.Generator, *, hidden: int = 128) -> Teacher:
@@ -196,9 +212,14 @@ def initialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
     return model
 
 
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Writes a model's parameters and buffers as safetensors."""
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+def save_weights(
+    model: nn.Module, path: str | Path, *, metadata: dict[str, str] | None = None, half: bool = False
+) -> None:
+    """Writes a model's parameters and buffers as safetensors, floating-point ones in 16 bits if ``half``."""
+    values = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        values = {name: v.half() if v.is_floating_point() else v for name, v in values.items()}
+    save_file(values, path, metadata=metadata)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
 from .config import Config, ConfigError, unknown_name
-from .data import ExperimentData
+from .data import REPOSITORY, ExperimentData
 from .runs import is_finished, provenance
 from .trainer import estimate_seconds
 
@@ -70,6 +71,18 @@ def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None
         figure.savefig(folder / f"{name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
     display(figure)
     plt.close(figure)  # or the kernel shows it once more
+
+
+def committed_table(name: str) -> pd.DataFrame:
+    """Reads a CSV: the file of that path or, wherever the notebook runs, the committed one in ``figures/``.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    for path in (Path(name), REPOSITORY / "figures" / name):
+        if path.is_file():
+            return pd.read_csv(path)
+    raise FileNotFoundError(f"{name} is neither a file nor a table in the repository's figures/")
 
 
 def _duration(seconds: float) -> str:

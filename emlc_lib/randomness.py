@@ -26,6 +26,9 @@ class Stream(IntEnum):
     CORRUPTION = 9
     START_ORDER = 10
     START_AUGMENTATION = 11
+    PRETRAIN_WEIGHTS = 12
+    PRETRAIN_ORDER = 13
+    PRETRAIN_AUGMENTATION = 14
 
 
 def numpy_generator(seed: int, stream: Stream) -> np.random.Generator:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 
 from .checkpoint import write_atomically, write_json
 from .config import Config, make_config
@@ -82,7 +83,28 @@ def run(
     folder = _folder(config, root)
     if is_finished(config, root):
         return load_run(folder)
-    data = data or prepare(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Of two processes at the same run one trains; the other waits and reads the result. The system releases the
+    # lock of a process that dies.
+    lock = FileLock(folder / ".lock")
+    if show and not _acquired(lock):
+        print(f"{config.name} is being trained by another process: waiting for it", file=sys.stderr, flush=True)
+    with lock:
+        if not is_finished(config, root):
+            _train_and_store(config, data or prepare(config), folder, show)
+    return load_run(folder)
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    lock.release()
+    return True
+
+
+def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: bool) -> None:
     trained = train(config, data, folder=folder, show=show)
     write_atomically(
         folder / "student.safetensors", lambda p: save_weights(_with(trained, trained.best_student), p)
@@ -94,7 +116,6 @@ def run(
     # The result is written last: a folder that has it is complete.
     write_json(folder / RESULT, summarise(config, data, trained))
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return load_run(folder)
 
 
 def is_finished(config: Config, root: str | Path | None = None) -> bool:

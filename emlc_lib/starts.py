@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .batches import Batches
-from .config import Config
-from .models import Classifier, Teacher, build_classifier, build_teacher
+from .config import Config, start_weights_file
+from .execution import memory_format
+from .models import Classifier, Teacher, build_classifier, build_teacher, load_weights
 from .progress import progress
 from .randomness import Stream, torch_generator
+from .schedules import warmup_cosine
 
 
 def initial_networks(
@@ -20,32 +20,34 @@ def initial_networks(
 ) -> tuple[Classifier, Teacher | None]:
     """The student and, if asked for, the teacher, with their initial weights, on the run's device.
 
-    With ``start="random"`` both classifiers have weights of their own. With ``start="clean"`` both begin as
-    copies of one classifier that :func:`warm_up` trained on the clean set, as in the paper both begin with one
-    self-supervised network.
+    With ``start="random"`` both feature extractors have weights of their own; with ``start="simclr"`` both begin
+    with the same self-supervised weights, as in the paper. If ``start_steps`` is not 0, :func:`warm_up` trains
+    the student on the clean set, and the teacher's classifier begins as a copy of it.
     """
     data, seed = batches.data, config.seed
 
     def fresh(stream: Stream) -> Classifier:
-        generator = torch_generator(seed, stream)
         channels = data.clean_images.shape[1]
-        return build_classifier(config.model, data.n_classes, channels, generator)
+        model = build_classifier(config.model, data.n_classes, channels, torch_generator(seed, stream))
+        if config.start == "simclr":
+            load_weights(model.features, start_weights_file(config.dataset, config.model, config.start_weights))
+        return model
 
     student = placed(fresh(Stream.STUDENT_WEIGHTS), config)
-    if config.start == "clean":
+    if config.start_steps:
         warm_up(student, config, batches, show=show)
     if not teacher:
         return student, None
     own = fresh(Stream.TEACHER_WEIGHTS)
-    if config.start == "clean":
+    if config.start_steps:
         own.load_state_dict(student.state_dict())
     built = build_teacher(own, torch_generator(seed, Stream.TEACHER_WEIGHTS, 1))
     return student, placed(built, config)
 
 
 def placed(model: nn.Module, config: Config) -> nn.Module:
-    """The model on the run's device, channels last: the layout that convolutions want, twice as fast on a CPU."""
-    return model.to(config.device, memory_format=torch.channels_last)
+    """The model on the run's device; channels last, unless told otherwise, is twice as fast on a CPU."""
+    return model.to(config.device, memory_format=memory_format(config.channels_last))
 
 
 def warm_up(model: Classifier, config: Config, batches: Batches, *, show: bool = False) -> None:
@@ -59,8 +61,7 @@ def warm_up(model: Classifier, config: Config, batches: Batches, *, show: bool =
     size = min(config.batch_size, config.n_clean)
     model.train()
     for t in progress(range(steps), total=steps, desc="warm-up on the clean set", show=show):
-        factor = (t + 1) / rise if t < rise else 0.5 * (1 + math.cos(math.pi * (t - rise) / (steps - rise)))
-        optimiser.param_groups[0]["lr"] = config.start_lr * factor
+        optimiser.param_groups[0]["lr"] = config.start_lr * warmup_cosine(t, steps, rise)
         batch = batches.clean(t, size, start=True)
         optimiser.zero_grad(set_to_none=True)
         F.cross_entropy(model(batch.x), batch.labels).backward()

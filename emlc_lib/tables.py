@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from .config import Config
@@ -43,42 +44,97 @@ def paper_accuracy(config: Config) -> tuple[float, float | None] | None:
     return value if isinstance(value, tuple) or value is None else (value, None)
 
 
-def accuracy_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per setting: n seeds, mean and standard deviation (n - 1) of the test accuracy in percent.
+def run_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row per run: setting, results (accuracies, recovery and gate in [0, 1]), and where they come from.
 
-    Both the paper's rule (best clean-set epoch) and the last epoch are there, label recovery at the last
-    epoch and, where Table 1 has the setting, the paper's number; whether the two compare is ``comparable``:
-    only the paper preset does.
+    This is what is committed as CSV beside a figure.
     """
     rows = []
     for run in runs:
-        paper = paper_accuracy(run.config)
-        rows.append(
-            {
-                "dataset": run.config.dataset,
-                "preset": run.config.preset,
-                "noise": f"{run.config.noise_type} {run.config.noise:g}",
-                "method": run.config.method + (f" k={run.config.k}" if run.config.method == "emlc" else ""),
-                "accuracy": 100 * run.result["test_accuracy"],
-                "last": 100 * run.result["last_test_accuracy"],
-                "recovery": 100 * run.result.get("last_recovery_all", float("nan")),
-                "seconds": run.result["seconds"],
-                "paper": paper[0] if paper else float("nan"),
-                "comparable": run.config.preset == "paper",
-            }
-        )
-    if not rows:
+        config, result, source = run.config, run.result, run.result["provenance"]
+        names = ["dataset", "preset", "noise_type", "noise", "method", "k", "seed"]
+        row = {name: getattr(config, name) for name in names} | {"digest": config.digest}
+        names = ["test_accuracy", "best_epoch", "last_test_accuracy", "last_teacher_test_accuracy"]
+        names += ["last_recovery_all", "last_recovery_wrong", "last_gate_right", "last_gate_wrong", "wrong_share"]
+        row |= {name: result.get(name, float("nan")) for name in names}
+        row |= {"steps": result["steps"], "seconds": result["seconds"], "threads": source["hardware"]["threads"]}
+        row["hardware"] = source["hardware"].get("gpu") or source["hardware"]["processor"]
+        row |= {name: source["versions"][name] for name in ("torch", "python")} | {"command": result["command"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
+    """One row per setting: n seeds, mean and standard deviation (n - 1) of the test accuracy in percent.
+
+    Both the paper's rule (best clean-set epoch) and the last epoch are there, the teacher's accuracy and the
+    label recovery at the last epoch and, where Table 1 has the setting, the paper's number; whether the two
+    compare is ``comparable``: only the paper preset does.
+
+    Args:
+        runs: finished runs, or the :func:`run_table` of some.
+    """
+    table = runs if isinstance(runs, pd.DataFrame) else run_table(runs)
+    if table.empty:
         return pd.DataFrame()
-    groups = pd.DataFrame(rows).groupby(["dataset", "preset", "noise", "method"], sort=False)
-    table = groups.agg(
-        n=("accuracy", "size"),
-        mean=("accuracy", "mean"),
-        std=("accuracy", "std"),
-        last_mean=("last", "mean"),
-        last_std=("last", "std"),
-        recovery=("recovery", "mean"),
+    k = np.where(table["method"] == "emlc", " k=" + table["k"].astype(str), "")
+    labelled = table.assign(
+        noise=table["noise_type"] + " " + table["noise"].map("{:g}".format),
+        method=table["method"] + k,
+        paper=[
+            _table_1(row.method, row.k, (row.dataset, row.noise_type, row.noise)) for row in table.itertuples()
+        ],
+    )
+    percent = ["test_accuracy", "last_test_accuracy", "last_teacher_test_accuracy", "last_recovery_all"]
+    labelled[percent] *= 100
+    result = labelled.groupby(["dataset", "preset", "noise", "method"], sort=False).agg(
+        n=("test_accuracy", "size"),
+        mean=("test_accuracy", "mean"),
+        std=("test_accuracy", "std"),
+        last_mean=("last_test_accuracy", "mean"),
+        last_std=("last_test_accuracy", "std"),
+        teacher=("last_teacher_test_accuracy", "mean"),
+        recovery=("last_recovery_all", "mean"),
         seconds=("seconds", "mean"),
         paper=("paper", "first"),
-        comparable=("comparable", "first"),
     )
-    return table.round(2).reset_index()
+    result["comparable"] = result.index.get_level_values("preset") == "paper"
+    return result.round(2).reset_index()
+
+
+def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "clean_only")) -> pd.DataFrame:
+    """EMLC at the better of its k, as the paper reports it, against baselines, per noise setting.
+
+    Args:
+        table: :func:`run_table` with EMLC, the baselines and the same seeds for all. Clean-only training does
+            not see the noise; its runs serve every setting.
+
+    Returns:
+        One row per noise setting: ``emlc`` (mean test accuracy, percent), ``k``, and per baseline ``minus``
+        (mean difference over seeds, in points), ``error`` (its standard error over seeds, which pairs runs on the
+        same split) and ``clear`` (whether it exceeds twice that error).
+    """
+    rows = []
+    emlc = table[table["method"] == "emlc"]
+    for (kind, noise), part in emlc.groupby(["noise_type", "noise"], sort=False):
+        k = part.groupby("k")["test_accuracy"].mean().idxmax()
+        best = 100 * part[part["k"] == k].set_index("seed")["test_accuracy"]
+        row = {"noise_type": kind, "noise": noise, "emlc": best.mean(), "k": k}
+        for name in baselines:
+            other = table[table["method"] == name]
+            if name != "clean_only":
+                other = other[(other["noise_type"] == kind) & (other["noise"] == noise)]
+            difference = (best - 100 * other.set_index("seed")["test_accuracy"]).dropna()
+            row[f"minus {name}"] = difference.mean()
+            row[f"error {name}"] = difference.std() / len(difference) ** 0.5
+            row[f"clear {name}"] = abs(row[f"minus {name}"]) > 2 * row[f"error {name}"]
+        rows.append(row)
+    return pd.DataFrame(rows).round(2)
+
+
+def _table_1(method: str, k: int, column: tuple[str, str, float]) -> float:
+    row = f"emlc k={k}" if method == "emlc" else method
+    if row not in _ROWS or column not in _COLUMNS:
+        return float("nan")
+    value = _ROWS[row][_COLUMNS.index(column)]
+    return float("nan") if value is None else value[0] if isinstance(value, tuple) else value

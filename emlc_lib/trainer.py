@@ -19,6 +19,7 @@ from .batches import Batches
 from .checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
 from .config import Config
 from .data import ExperimentData
+from .execution import announce_compilation, matmul_precision
 from .methods import METHODS, Method
 from .metrics import correction_rates
 from .progress import progress
@@ -106,11 +107,14 @@ def train(
 
     total = method.last_step(config.epochs)
     t = method.last_step(len(rows))
+    if config.compile and show and t < total:
+        announce_compilation()
     bar = progress(range(t, total), total=total, initial=t, desc=config.method, show=show)
     log: list[dict[str, Tensor]] = []
     _train_mode(method, True)
     for t in bar:
-        log.append(method.step(t))
+        with matmul_precision(config.precision):
+            log.append(method.step(t))
         if t + 1 < method.last_step(len(rows) + 1):
             continue
         steps = pd.concat([steps, _table(log, first=t + 1 - len(log))], ignore_index=True)
@@ -151,7 +155,7 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
     predict(method.student, data.test_images[:EVALUATION_BATCH], data)
     per_image = (time.perf_counter() - began) / min(EVALUATION_BATCH, len(data.test_images))
     images = (len(data.test_images) + len(data.clean_labels)) * len(method.networks)
-    warm = config.start_steps * per_step / 3 if config.start == "clean" else 0.0
+    warm = config.start_steps * per_step / 3
     return warm + method.last_step(config.epochs) * per_step + config.epochs * images * per_image
 
 
@@ -185,7 +189,7 @@ def _accuracy(logits: Tensor, labels: Tensor) -> float:
 def _build(config: Config, batches: Batches, *, warm: bool, show: bool) -> Method:
     cls = METHODS[config.method]
     # A resumed run's weights come from its checkpoint: no need to warm up again.
-    initial = config if warm else config.model_copy(update={"start": "random"})
+    initial = config if warm else config.model_copy(update={"start": "random", "start_steps": 0})
     student, teacher = initial_networks(initial, batches, teacher=cls.needs_teacher, show=show)
     return cls(config, batches, student, teacher)
 

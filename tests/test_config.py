@@ -5,9 +5,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
-from emlc_lib.config import PRESETS, Config, ConfigError, make_config, unknown_name
+from emlc_lib.config import PRESETS, WARM_START, Config, ConfigError, make_config, unknown_name
 
 NAN = float("nan")
 
@@ -71,7 +73,9 @@ BAD = [
     ("model", {"model": "resnet18"}),
     ("schedule", {"schedule": "step"}),
     ("start", {"start": "simclr"}),
-    ("start_steps", {"start": "clean", "start_steps": 0}),
+    ("start", {"start": "clean"}),
+    ("start_weights", {"start": "simclr", "start_weights": "nowhere.safetensors"}),
+    ("start_weights", {"start_weights": "w.safetensors"}),
     ("start_steps", {"start_steps": -1}),
     ("corruption", {"corruption": "half"}),
     ("meta_weights", {"meta_weights": "gamma"}),
@@ -216,7 +220,9 @@ class TestPresets:
     def test_small_presets_fit_every_data_set(self, dataset, preset):
         config = make_config(dataset=dataset, preset=preset, device="cpu")
         assert (config.dataset, config.preset) == (dataset, preset)
-        for name, value in PRESETS[preset].items():
+        # SimCLR's weights come with the package for CIFAR-10 alone.
+        instead = WARM_START if preset == "quick" and dataset != "cifar10" else {}
+        for name, value in (PRESETS[preset] | instead).items():
             assert getattr(config, name) == value
 
     def test_changes_override_the_preset_and_none_does_not(self):
@@ -244,7 +250,8 @@ BASE = {
     "n_clean": 1000,
     "n_noisy": 5000,
     "model": "resnet_narrow",
-    "start": "clean",
+    "start": "random",
+    "start_weights": None,
     "start_steps": 300,
     "start_lr": 0.05,
     "epochs": 4,
@@ -261,6 +268,10 @@ BASE = {
     "meta_term": True,
     "meta_weights": "paper",
     "share_primal": True,
+    "precision": "float32",
+    "teacher_pass": "kept",
+    "compile": False,
+    "channels_last": True,
 }
 # Another value of every field.
 CHANGES = {
@@ -276,7 +287,8 @@ CHANGES = {
     "n_clean": 500,
     "n_noisy": None,
     "model": "resnet34",
-    "start": "random",
+    "start": "simclr",
+    "start_weights": "another file",
     "start_steps": 299,
     "start_lr": 0.06,
     "epochs": 5,
@@ -292,7 +304,11 @@ CHANGES = {
     "corruption": "random",
     "meta_term": False,
     "meta_weights": "exact",
-    "share_primal": False,
+    "share_primal": None,
+    "precision": "tf32",
+    "teacher_pass": "fused",
+    "compile": True,
+    "channels_last": False,
 }
 
 
@@ -301,10 +317,17 @@ class TestIdentity:
     def base(self):
         return Config(**BASE)
 
-    def test_digest_and_name_change_with_every_field(self, base, cuda):
+    def test_digest_and_name_change_with_every_field(self, base, cuda, tmp_path):
         cuda(True)
         assert set(CHANGES) == set(BASE) == set(Config.model_fields)
-        configs = [base, *(Config(**BASE | {name: value}) for name, value in CHANGES.items())]
+        file = tmp_path / "weights.safetensors"
+        save_file({"w": torch.zeros(1)}, file, metadata={"model": "resnet_narrow", "dataset": "cifar10"})
+        changes = [{name: value} for name, value in CHANGES.items() if name != "start_weights"]
+        # On a GPU tf32 is allowed; compile and a shared primal exclude each other.
+        changes = [c | {"device": "cuda"} if "precision" in c else c for c in changes]
+        changes = [c | {"share_primal": False} if "compile" in c else c for c in changes]
+        changes.append({"start": "simclr", "start_weights": str(file)})  # which are the shipped ones otherwise
+        configs = [base, *(Config(**BASE | change) for change in changes)]
         assert len({config.digest for config in configs}) == len(configs)
         assert len({config.name for config in configs}) == len(configs)
         assert all(re.fullmatch("[0-9a-f]{8}", config.digest) for config in configs)

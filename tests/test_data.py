@@ -367,7 +367,7 @@ class TestPrepare:
             {"model": "resnet_narrow"},
             {"corruption": "random"},
             {"batch_size": 16},
-            {"start": "clean", "start_steps": 3},
+            {"start_steps": 3},
         ],
     )
     def test_the_data_do_not_depend_on_the_method(self, changes):

@@ -2,15 +2,18 @@
 
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from emlc_lib import figures
 from emlc_lib.lookahead import compare_weights
+from emlc_lib.methods import EMLC
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -93,5 +96,90 @@ def test_the_bench_runs(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     table = pd.read_csv(csv).set_index("variant")
     assert table.loc["plain SGD", "ratio"] == pytest.approx(1)
-    assert {"EMLC k=1", "EMLC k=5", "autograd through the update, k=1"} <= set(table.index)
+    assert {"EMLC k=1", "EMLC k=5", "through the update by autograd, k=1"} <= set(table.index)
     assert (table["seconds"] > 0).all()
+    figures.cost_of_steps(table.reset_index())
+
+
+def test_the_bench_of_growth_runs(tmp_path):
+    csv = tmp_path / "growth.csv"
+    command = [sys.executable, "-m", "benchmarks.step_cost", "--model", "small_cnn", "--noisy=4", "--clean=4",
+               "--ks", "1", "3", "--repeats=2", "--threads=1", "--device", "cpu", f"--csv={csv}"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = pd.read_csv(csv)
+    assert len(table) == 1 + 2 * 4
+    figure = figures.cost_growth(table)
+    assert named(figure)
+    assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[1, 3]] * 4
+
+
+def test_the_bench_of_the_data_runs(tmp_path):
+    csv = tmp_path / "data.csv"
+    command = [sys.executable, "-m", "benchmarks.data_throughput", "--sizes", "8", "--repeats", "2", "--threads",
+               "1", "--device", "cpu", f"--csv={csv}"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = pd.read_csv(csv)
+    assert len(table) == 6
+    assert (table["images_per_second"] > 0).all()
+    assert figures.data_rates(table).axes[0].get_xlabel()
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries that are no longer developed
+@pytest.mark.parametrize("how", ["autograd", "higher", "torchopt"])
+def test_autograd_through_the_updates_is_the_exact_meta_gradient(how):
+    """What the bench compares with computes the same thing: k = 2 with momentum, against exact_vectors."""
+    from benchmarks import variants
+
+    if how != "autograd":
+        pytest.importorskip(how, reason=f"{how} is for benchmarks only and not installed")
+    args = Namespace(model="small_cnn", noisy=6, clean=4, device="cpu")
+    unrolled = variants.ThroughTheUpdates(args, 2, how)
+    exact = variants.build(args, EMLC, k=2, meta_weights="exact", corruption="none")
+    for part in (unrolled.method, exact):
+        part.student.double(), part.teacher.double()
+        part.batches._noisy = part.batches._noisy._replace(x=part.batches._noisy.x.double())
+        part.batches._clean = part.batches._clean._replace(x=part.batches._clean.x.double())
+    unrolled()
+    for t in range(2):
+        exact.step(t)
+    # The bench's clean labels are all right ones for the gate, a term that does not touch the classifier's head.
+    a, b = (m.teacher.classifier.head.weight.grad for m in (unrolled.method, exact))
+    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)  # float64 rounding
+
+
+def test_accuracy_over_noise_draws_means_and_deviations():
+    rows = []
+    for method, k, noise, accuracy in [
+        ("emlc", 1, 0.2, 0.7), ("emlc", 1, 0.9, 0.6), ("cross_entropy", 1, 0.2, 0.6),
+        ("cross_entropy", 1, 0.9, 0.3), ("clean_only", 1, 0.2, 0.5),
+    ]:  # fmt: skip
+        for seed in (0, 1):
+            row = {"method": method, "k": k, "noise": noise, "seed": seed, "test_accuracy": accuracy + seed / 100}
+            rows.append(row | {"dataset": "digits", "preset": "smoke", "noise_type": "symmetric"})
+    (axis,) = figures.accuracy_over_noise(pd.DataFrame(rows)).axes
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["symmetric\n20 %", "symmetric\n90 %"]
+    means = {c.get_label(): list(c.lines[0].get_ydata()) for c in axis.containers}
+    assert means["EMLC, k = 1"] == pytest.approx([70.5, 60.5])
+    assert means["cross-entropy, noisy labels"] == pytest.approx([60.5, 30.5])
+    assert axis.lines[-1].get_ydata()[0] == pytest.approx(50.5) or any(
+        line.get_ydata()[0] == pytest.approx(50.5) for line in axis.lines
+    )
+    assert "2 seeds" in axis.get_title()
+
+
+def test_pretraining_figures():
+    epochs = pd.DataFrame({"epoch": [1, 2, 3], "loss": [5.0, 4.0, 3.5]})
+    (axis,) = figures.pretraining_loss(epochs, 6.2).axes
+    assert named(axis.figure)
+    assert list(axis.lines[0].get_ydata()) == [5.0, 4.0, 3.5]
+    images = np.random.default_rng(0).random((2, 3, 4, 4, 3))
+    (axis,) = figures.image_strip(images).axes
+    assert axis.images[0].get_array().shape == (8, 12, 3)
+    assert (axis.images[0].get_array()[4:, 8:] == images[1, 2]).all()
+    figure = figures.nearest_neighbours(
+        images[:, 0], np.array([0, 1]), images[:, 1:], np.array([[0, 1], [1, 1]]), "ab"
+    )
+    framed = [any(spine.get_visible() for spine in axis.spines.values()) for axis in figure.axes]
+    assert framed == [False, False, True, False, False, False]

@@ -50,7 +50,7 @@ def test_the_registry_and_the_configuration_name_the_same_methods():
         {"corruption": "none"},
         {"meta_term": False},
         {"noise_type": "asymmetric", "noise": 0.4},
-        {"start": "clean", "start_steps": 5},
+        {"start_steps": 5},
         {"augment": False, "schedule": "none", "weight_decay": 5e-4},
         {"method": "cross_entropy"},
         {"method": "clean_only"},
@@ -141,7 +141,7 @@ def test_resuming_in_process_gives_the_same_bits(tmp_path, changes):
 CHILD = """
 import sys, pathlib
 from emlc_lib import make_config, run
-run(make_config(dataset="digits", preset="smoke", epochs=40, start="clean", start_steps=5, k={k}),
+run(make_config(dataset="digits", preset="smoke", epochs=40, start_steps=5, k={k}),
     root=pathlib.Path(sys.argv[1]), show=False)
 """
 

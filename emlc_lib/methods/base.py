@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from ..batches import Batches
 from ..config import Config
+from ..execution import autocast, compiled
 from ..models import Classifier, Teacher
+from ..schedules import cosine
 
 
 class Method(ABC):
@@ -31,6 +33,7 @@ class Method(ABC):
     def __init__(self, config: Config, batches: Batches, student: Classifier, teacher: Teacher | None):
         self.config, self.batches = config, batches
         self.student, self.teacher = student, teacher
+        self._student_features = compiled(student.features, config.compile)
         self.networks: dict[str, nn.Module] = {"student": student}
         if teacher is not None:
             self.networks["teacher"] = teacher
@@ -50,21 +53,30 @@ class Method(ABC):
         if self.config.schedule == "none":
             return 1.0
         done = t // self.period * self.period / self.last_step(self.config.epochs)
-        return 0.5 * (1 + math.cos(math.pi * done))
+        return cosine(done)
 
     def sgd(self, network: nn.Module, lr: float) -> torch.optim.SGD:
         """SGD with the momentum and weight decay of the configuration (Table 4)."""
         group = {"params": list(network.parameters()), "initial_lr": lr}
         return torch.optim.SGD([group], lr, momentum=self.config.momentum, weight_decay=self.config.weight_decay)
 
-    def descend(self, name: str, loss: Tensor, t: int) -> None:
-        """Step t of the named optimiser, down the gradient of ``loss``, at the scheduled learning rate."""
+    def descend(self, name: str, losses: Iterable[Tensor], t: int) -> None:
+        """Step t of the named optimiser, down the gradient of the sum of ``losses``, at the scheduled rate.
+
+        Each loss is differentiated before the next is asked for, so that a generator needs the memory of one.
+        """
         optimiser = self.optimisers[name]
         for group in optimiser.param_groups:
             group["lr"] = group["initial_lr"] * self.schedule(t)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        for loss in losses:
+            loss.backward()
         optimiser.step()
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The student's logits (n, C) in float32, its passes in the configured precision."""
+        with autocast(self.config.precision, self.config.device):
+            return self.student.head(self._student_features(x)).to(x.dtype)
 
     @abstractmethod
     def step(self, t: int) -> dict[str, Tensor]:

@@ -13,8 +13,8 @@ class CrossEntropy(Method):
 
     def step(self, t: int) -> dict[str, Tensor]:
         batch = self.batches.noisy(t)
-        loss = F.cross_entropy(self.student(batch.x), batch.given)
-        self.descend("student", loss, t)
+        loss = F.cross_entropy(self.logits(batch.x), batch.given)
+        self.descend("student", [loss], t)
         return {"student_loss": loss.detach()}
 
 
@@ -27,6 +27,6 @@ class CleanOnly(Method):
     def step(self, t: int) -> dict[str, Tensor]:
         size = min(self.config.batch_size, self.config.n_clean)
         batch = self.batches.clean(t, size)
-        loss = F.cross_entropy(self.student(batch.x), batch.labels)
-        self.descend("student", loss, t)
+        loss = F.cross_entropy(self.logits(batch.x), batch.labels)
+        self.descend("student", [loss], t)
         return {"student_loss": loss.detach()}

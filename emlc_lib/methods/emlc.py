@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..batches import CleanBatch, NoisyBatch
+from ..execution import autocast, compiled
 from ..losses import corrupt_half, gate_loss, soft_cross_entropy
 from ..meta_gradient import (
     InnerStep,
+    batch_statistics_only,
     clean_gradient,
-    exact_surrogate,
-    k_step_surrogate,
+    exact_vectors,
+    forward_mode,
+    k_step_vectors,
     lookahead_weights,
     parameters_of,
+    surrogate,
 )
 from ..metrics import correction_counts
+from ..models import TeacherOutput
 from ..randomness import Stream, torch_generator
 from ..tangent import TapedForward
 from .base import Method
@@ -33,9 +42,12 @@ class EMLC(Method):
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)
         self.optimisers["teacher"] = self.sgd(teacher, config.teacher_lr)
-        self._pending: list[InnerStep] = []
+        self._pending: list[tuple[InnerStep, NoisyBatch]] = []
+        self._fused: list[TeacherOutput] = []
         needs_tape = config.meta_term and config.meta_weights != "exact"
-        self._taped = TapedForward(student) if needs_tape and config.share_primal else None
+        self._taped = TapedForward(student) if needs_tape and config.shares_primal else None
+        self._teacher_features = compiled(teacher.classifier.features, config.compile)
+        self._forward_mode = compiled(forward_mode, config.compile)
 
     @property
     def period(self) -> int:
@@ -43,17 +55,14 @@ class EMLC(Method):
 
     def step(self, t: int) -> dict[str, Tensor]:
         batch = self.batches.noisy(t)
-        corrected = self.teacher(batch.x, batch.given)
+        corrected = self._correct(t, batch)
         soft_labels = corrected.soft_labels.detach()
         before = parameters_of(self.student) if self.config.meta_term else {}
-        if self._taped is None:
-            logits, tape = self.student(batch.x), None
-        else:
-            logits, tape = self._taped(batch.x)
+        logits, tape = self._taped(batch.x) if self._taped else (self.logits(batch.x), None)
         loss = soft_cross_entropy(logits, soft_labels)
-        self.descend("student", loss, t)
+        self.descend("student", [loss], t)
         if self.config.meta_term:
-            self._pending.append(InnerStep(before, batch.x, corrected.soft_labels, tape))
+            self._pending.append((InnerStep(before, batch.x, corrected.soft_labels, tape), batch))
         log = {
             "student_loss": loss.detach(),
             "correction": correction_counts(soft_labels, corrected.gate.detach(), batch.given, batch.true),
@@ -62,34 +71,67 @@ class EMLC(Method):
             log |= self._update_teacher(t)
         return log
 
+    def _teach(self, x: Tensor, given: Tensor | Callable[[Tensor], Tensor]) -> TeacherOutput:
+        with autocast(self.config.precision, self.config.device):
+            return self.teacher.correct(self._teacher_features(x), given)
+
+    def _correct(self, t: int, batch: NoisyBatch) -> TeacherOutput:
+        """The teacher on noisy batch t, with its graph unless that is made again at the update."""
+        how = self.config.teacher_pass
+        if how == "recomputed":
+            with torch.no_grad():
+                return self._teach(batch.x, batch.given)
+        if how == "kept":
+            return self._teach(batch.x, batch.given)
+        if not self._fused:  # the teacher stays as it is until its update: all batches up to then at once
+            ahead = [batch] + [self.batches.noisy(t + i) for i in range(1, self.config.k)]
+            output = self._teach(torch.cat([b.x for b in ahead]), torch.cat([b.given for b in ahead]))
+            parts = zip(*(part.split(len(batch.x)) for part in output), strict=True)
+            self._fused = [TeacherOutput(*part) for part in parts]
+        return self._fused.pop(0)
+
     def _update_teacher(self, t: int) -> dict[str, Tensor]:
+        clean = self.batches.clean(t // self.config.k, self.config.clean_batch_size)
+        log: dict[str, Tensor] = {}
+        self.descend("teacher", self._objectives(t, clean, log), t)
+        self._pending.clear()
+        return {name: value.detach() for name, value in log.items()}
+
+    def _objectives(self, t: int, clean: CleanBatch, log: dict[str, Tensor]) -> Iterator[Tensor]:
+        """The terms of eq. 12, whose sum is minimised; ``log`` is filled with their values."""
         config = self.config
-        clean = self.batches.clean(t // config.k, config.clean_batch_size)
-        log = {}
 
         def corrupted(logits):
             generator = torch_generator(config.seed, Stream.CORRUPTION, t)
             return corrupt_half(clean.labels, logits, config.corruption, generator)
 
-        output = self.teacher(clean.x, corrupted)
-        objective = log["teacher_ce"] = F.cross_entropy(output.logits, clean.labels)
+        output = self._teach(clean.x, corrupted)
+        supervised = log["teacher_ce"] = F.cross_entropy(output.logits, clean.labels)
         if config.corruption != "none":
             log["teacher_bce"] = gate_loss(output.gate_logits, output.given == clean.labels)
-            objective = objective + log["teacher_bce"]
-        if config.meta_term:
+            supervised = supervised + log["teacher_bce"]
+        if not config.meta_term:
+            yield supervised
+            return
+        steps, batches = zip(*self._pending, strict=True)
+        with autocast(config.precision, config.device):
             g_w, log["meta_loss"] = clean_gradient(self.student, clean.x, clean.labels)
-            objective = objective + self._surrogate(g_w, config.lr * self.schedule(t))
-        self._pending.clear()
-        self.descend("teacher", objective, t)
-        return {name: value.detach() for name, value in log.items()}
+        vectors = self._vectors(steps, g_w, config.lr * self.schedule(t))
+        if config.teacher_pass != "recomputed":
+            # One backward pass for everything: the teacher's gradients are written once.
+            yield supervised + surrogate(vectors, [step.soft_labels for step in steps])
+            return
+        yield supervised
+        for v, batch in zip(vectors, batches, strict=True):
+            with batch_statistics_only(self.teacher):  # these batches have been counted
+                yield surrogate([v], [self._teach(batch.x, batch.given).soft_labels])
 
-    def _surrogate(self, g_w: dict[str, Tensor], lr: float) -> Tensor:
+    def _vectors(self, steps: tuple[InnerStep, ...], g_w: dict[str, Tensor], lr: float) -> list[Tensor]:
         config = self.config
         if config.meta_weights == "exact":
-            return exact_surrogate(
-                self.student, self._pending, g_w,
-                lr=lr, momentum=config.momentum, weight_decay=config.weight_decay,
-            )  # fmt: skip
+            return exact_vectors(
+                self.student, steps, g_w, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
+            )
         aware = config.meta_weights == "momentum"
         weights = lookahead_weights(
             config.k,
@@ -97,4 +139,6 @@ class EMLC(Method):
             momentum=config.momentum if aware else 0.0,
             weight_decay=config.weight_decay if aware else 0.0,
         )
-        return k_step_surrogate(self.student, self._pending, g_w, lr=lr, weights=weights, taped=self._taped)
+        return k_step_vectors(
+            self.student, steps, g_w, lr=lr, weights=weights, taped=self._taped, product=self._forward_mode
+        )

@@ -1,66 +1,16 @@
-"""Figures: tidy data in, matplotlib figure out. Nothing here trains or reads files."""
+"""Figures of label noise and of the teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-# Okabe and Ito's palette, which the colour-blind can tell apart and which prints.
-BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
-
-
-@contextmanager
-def style():
-    """The look of every figure: white, light grid, colour-blind palette."""
-    settings = {"axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True}
-    with (
-        sns.axes_style("whitegrid", {"grid.color": "0.9"}),
-        sns.plotting_context("notebook"),
-        sns.color_palette([BLUE, ORANGE, GREEN, PINK]),
-        plt.rc_context(settings),
-    ):
-        yield
-
-
-def look_ahead_errors(errors: pd.DataFrame) -> Figure:
-    """Relative error and cosine of k-step weights to the exact meta-gradient, over k.
-
-    Args:
-        errors: what :func:`emlc_lib.lookahead.compare_weights` returns; lines are means over seeds, bands
-            their range.
-    """
-    momenta, lrs = sorted(errors["momentum"].unique()), sorted(errors["lr"].unique())
-    with style():
-        figure, axes = plt.subplots(2, len(momenta), figsize=(4.6 * len(momenta), 6.2), sharex=True, sharey="row")
-        axes = np.atleast_2d(axes).reshape(2, len(momenta))
-        for column, momentum in enumerate(momenta):
-            part = errors[errors["momentum"] == momentum]
-            for row, measure in enumerate(["relative_error", "cosine"]):
-                axis = axes[row, column]
-                for colour, lr in zip([BLUE, GREEN, ORANGE, PINK], lrs, strict=False):
-                    for kind, line in (("paper", "-"), ("momentum-aware", "--")):
-                        if momentum == 0 and kind != "paper":
-                            continue  # the two coincide
-                        rows = part[(part["lr"] == lr) & (part["weights"] == kind)].groupby("k")[measure]
-                        label = rf"$\eta$ = {lr:g}, {kind}" if momentum else rf"$\eta$ = {lr:g}"
-                        axis.plot(rows.mean(), line, color=colour, marker="o", ms=4, label=label)
-                        axis.fill_between(rows.mean().index, rows.min(), rows.max(), color=colour, alpha=0.12)
-                axis.set_xscale("log")
-                axis.set_xticks(sorted(errors["k"].unique()), sorted(errors["k"].unique()))
-                axis.minorticks_off()
-            axes[0, column].set_title(rf"momentum $\mu$ = {momentum:g}")
-            axes[1, column].set_xlabel("look-ahead steps k")
-            axes[1, column].legend(fontsize=8, loc="lower left")
-        axes[0, 0].set_ylabel("relative error to exact")
-        axes[1, 0].set_ylabel("cosine to exact")
-    return figure
+from .style import BLUE, GREEN, GREY, ORANGE, PINK, style
 
 
 def transition_matrices(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
@@ -164,37 +114,4 @@ def teacher_architecture() -> Figure:
             axis.text((x0 + x1) / 2 + aside, (y0 + y1) / 2 + 0.13, text, ha="center", fontsize=10)
         axis.set(xlim=(-0.2, 9.1), ylim=(-0.45, 3.2))
         axis.set_axis_off()
-    return figure
-
-
-def training_curves(epochs: pd.DataFrame, title: str = "") -> Figure:
-    """Accuracy, label recovery (Figure 1: all labels solid, wrong ones dashed) and gate over epochs.
-
-    Args:
-        epochs: one run's log, one row per epoch; recovery and gate are drawn where it has them.
-    """
-    corrects = "recovery_all" in epochs
-    with style():
-        figure, axes = plt.subplots(1, 3 if corrects else 1, figsize=(13 if corrects else 5, 3.6), squeeze=False)
-        axes = axes[0]
-        x = epochs["epoch"]
-        axes[0].plot(x, 100 * epochs["student_test_accuracy"], color=BLUE, marker="o", ms=4, label="student, test")
-        if "teacher_test_accuracy" in epochs:
-            axes[0].plot(
-                x, 100 * epochs["teacher_test_accuracy"], color=ORANGE, marker="s", ms=4, label="teacher, test"
-            )
-        axes[0].plot(x, 100 * epochs["student_clean_accuracy"], color=GREY, ls=":", label="student, clean set")
-        axes[0].set(ylabel="accuracy, %")
-        if corrects:
-            axes[1].plot(x, 100 * epochs["recovery_all"], color=BLUE, label="all labels")
-            axes[1].plot(x, 100 * epochs["recovery_wrong"], color=BLUE, ls="--", label="wrong labels")
-            axes[1].set(ylabel="labels recovered, %", ylim=(0, 100))
-            axes[2].plot(x, epochs["gate_right"], color=BLUE, label="right labels")
-            axes[2].plot(x, epochs["gate_wrong"], color=ORANGE, ls="--", label="wrong labels")
-            axes[2].set(ylabel="mean gate $w_i$", ylim=(0, 1))
-        for axis in axes:
-            axis.set_xlabel("epoch")
-            axis.xaxis.get_major_locator().set_params(integer=True)
-            axis.legend(fontsize=9)
-        figure.suptitle(title, fontsize=11)
     return figure

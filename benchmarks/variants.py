@@ -1,0 +1,238 @@
+"""What the benchmarks time: whole steps and their parts, on fixed random images."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from emlc_lib.batches import CleanBatch, NoisyBatch
+from emlc_lib.config import make_config
+from emlc_lib.losses import soft_cross_entropy
+from emlc_lib.meta_gradient import (
+    InnerStep,
+    batch_statistics_only,
+    clean_gradient,
+    forward_mode,
+    log_prob_jvp,
+    parameters_of,
+)
+from emlc_lib.methods import EMLC, CrossEntropy
+from emlc_lib.models import build_classifier, build_teacher
+from emlc_lib.starts import placed
+from emlc_lib.tangent import TapedForward
+
+SIDE, CLASSES = 32, 10
+Variants = dict[str, tuple[Callable[[], object], int]]  # a function, and the noisy batches that one call takes
+
+
+class FixedBatches:
+    """Stands in for Batches: random images that are made once, so that only the step is timed."""
+
+    steps_per_epoch = 1000
+
+    def __init__(self, noisy: int, clean: int, device: str):
+        generator = torch.Generator().manual_seed(0)
+
+        def images(n):
+            x = torch.randn(n, 3, SIDE, SIDE, generator=generator)
+            return x.to(device, memory_format=torch.channels_last)
+
+        def labels(n):
+            return torch.randint(CLASSES, (n,), generator=generator).to(device)
+
+        self._noisy = NoisyBatch(images(noisy), labels(noisy), labels(noisy))
+        self._clean = CleanBatch(images(clean), labels(clean))
+
+    def last_step(self, epoch: int, period: int) -> int:
+        return epoch * self.steps_per_epoch
+
+    def noisy(self, t: int) -> NoisyBatch:
+        return self._noisy
+
+    def clean(self, t: int, size: int) -> CleanBatch:
+        return self._clean
+
+
+def build(args, cls, **changes):
+    """A method on fixed batches, with the networks and sizes of the command line."""
+    config = make_config(
+        dataset="cifar10", preset="quick", device=args.device, model=args.model, start="random",
+        batch_size=args.noisy, clean_batch_size=args.clean, **changes,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    student = build_classifier(args.model, CLASSES, 3, generator)
+    teacher = build_teacher(build_classifier(args.model, CLASSES, 3, generator), generator)
+    student, teacher = (placed(model, config).train() for model in (student, teacher))
+    return cls(config, FixedBatches(args.noisy, args.clean, args.device), student, teacher)
+
+
+def repeated(method, k: int) -> Callable[[], object]:
+    """k steps of a method."""
+    counter = itertools.count()
+    return lambda: [method.step(next(counter)) for _ in range(k)]
+
+
+def emlc(args, k: int, **changes) -> tuple[Callable[[], object], int]:
+    """k steps of EMLC, one teacher update."""
+    return repeated(build(args, EMLC, k=k, **changes), k), k
+
+
+class ThroughTheUpdates:
+    """The same k steps with the meta-gradient by autograd through the student's k updates, momentum included.
+
+    The usual way, in three implementations: ``autograd`` by hand, and the libraries ``higher`` and ``torchopt``.
+    """
+
+    def __init__(self, args, k: int, how: str):
+        self.method, self.k = build(args, EMLC), k
+        self.run = {"autograd": self._by_hand, "higher": self._higher, "torchopt": self._torchopt}[how]
+        self.library = None if how == "autograd" else importlib.import_module(how)
+        self.velocity: dict[str, torch.Tensor] = {}
+
+    def __call__(self) -> None:
+        method = self.method
+        noisy, clean = method.batches.noisy(0), method.batches.clean(0, 0)
+        output = method.teacher(clean.x, clean.labels)
+        objective = F.cross_entropy(output.logits, clean.labels)
+        objective = objective + F.binary_cross_entropy_with_logits(
+            output.gate_logits, torch.ones_like(output.gate_logits)
+        )
+        teacher = method.optimisers["teacher"]
+        teacher.zero_grad(set_to_none=True)
+        self.run(noisy, clean, objective)
+        teacher.step()
+
+    def _inner(self, noisy, student) -> torch.Tensor:
+        corrected = self.method.teacher(noisy.x, noisy.given)
+        return soft_cross_entropy(student(noisy.x), corrected.soft_labels)
+
+    def _backward(self, loss) -> None:
+        loss.backward(inputs=list(self.method.teacher.parameters()))
+
+    def _by_hand(self, noisy, clean, objective) -> None:
+        student, config = self.method.student, self.method.config
+        params = dict(student.named_parameters())
+        velocity = self.velocity
+        with batch_statistics_only(student):
+            for _ in range(self.k):
+                loss = self._inner(noisy, lambda x, params=params: functional_call(student, params, (x,)))
+                grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+                moved = {}
+                for (name, p), g in zip(params.items(), grads, strict=True):
+                    velocity[name] = config.momentum * velocity[name] + g if name in velocity else g
+                    moved[name] = p - config.lr * velocity[name]
+                params = moved
+            meta = F.cross_entropy(functional_call(student, params, (clean.x,)), clean.labels)
+        self._backward(objective + meta)
+        self.velocity = {name: v.detach() for name, v in velocity.items()}
+        with torch.no_grad():
+            for name, p in student.named_parameters():
+                p.copy_(params[name])
+
+    def _higher(self, noisy, clean, objective) -> None:
+        student, optimiser = self.method.student, self.method.optimisers["student"]
+        with self.library.innerloop_ctx(student, optimiser) as (functional, inner):
+            for _ in range(self.k):
+                inner.step(self._inner(noisy, functional))
+            self._backward(objective + F.cross_entropy(functional(clean.x), clean.labels))
+            with torch.no_grad():
+                for p, moved in zip(student.parameters(), functional.parameters(), strict=True):
+                    p.copy_(moved)
+
+    def _torchopt(self, noisy, clean, objective) -> None:
+        student, config = self.method.student, self.method.config
+        if not hasattr(self, "_optimiser"):
+            self._optimiser = self.library.MetaSGD(student, lr=config.lr, momentum=config.momentum)
+        for _ in range(self.k):
+            self._optimiser.step(self._inner(noisy, student))
+        self._backward(objective + F.cross_entropy(student(clean.x), clean.labels))
+        self.library.stop_gradient(student)
+        self.library.stop_gradient(self._optimiser)
+
+
+def available(libraries=("higher", "torchopt")) -> list[str]:
+    """Which of the comparison libraries can be imported; they are no dependencies of this project."""
+    found = []
+    for name in libraries:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+        found.append(name)
+    return found
+
+
+def step_variants(args) -> Variants:
+    """Whole steps by name."""
+    variants: Variants = {
+        "plain SGD": (repeated(build(args, CrossEntropy), 1), 1),
+        "EMLC k=1": emlc(args, 1),
+        "EMLC k=1, primal not shared": emlc(args, 1, share_primal=False),
+        "EMLC k=1, bfloat16": emlc(args, 1, precision="bfloat16"),
+        "EMLC k=5": emlc(args, 5),
+        "EMLC k=5, primal shared": emlc(args, 5, share_primal=True),
+        "EMLC k=5, teacher recomputed": emlc(args, 5, teacher_pass="recomputed"),
+        "EMLC k=5, teacher fused": emlc(args, 5, teacher_pass="fused"),
+    }
+    if args.compile:
+        variants["plain SGD, compiled"] = (repeated(build(args, CrossEntropy, compile=True), 1), 1)
+        variants["EMLC k=1, compiled"] = emlc(args, 1, compile=True)
+    for how in ["autograd", *available()]:
+        variants[f"through the update by {how}, k=1"] = (ThroughTheUpdates(args, 1, how), 1)
+    return variants
+
+
+def growth_variants(args) -> Variants:
+    """Whole steps as k grows."""
+    variants: Variants = {"plain SGD": (repeated(build(args, CrossEntropy), 1), 1)}
+    for k in args.ks:
+        variants[f"EMLC k={k}"] = emlc(args, k, share_primal=False)
+        variants[f"EMLC, teacher recomputed k={k}"] = emlc(args, k, share_primal=False, teacher_pass="recomputed")
+        variants[f"EMLC, exact k={k}"] = emlc(args, k, meta_weights="exact", teacher_pass="recomputed")
+        variants[f"through the updates k={k}"] = (ThroughTheUpdates(args, k, "autograd"), k)
+    return variants
+
+
+def part_variants(args) -> Variants:
+    """The parts of a k = 1 step, and two alternatives to its forward-mode part."""
+    method = build(args, EMLC)
+    student, teacher = method.student, method.teacher
+    noisy, clean = method.batches.noisy(0), method.batches.clean(0, 0)
+    taped = TapedForward(student)
+    g_w, _ = clean_gradient(student, clean.x, clean.labels)
+    _, tape = taped(noisy.x)
+    params = parameters_of(student)
+    step = InnerStep(params, noisy.x, torch.zeros(args.noisy, CLASSES, device=args.device), tape)
+
+    def teacher_noisy():
+        teacher(noisy.x, noisy.given).soft_labels.square().sum().backward()
+
+    def teacher_clean():
+        F.cross_entropy(teacher(clean.x, clean.labels).logits, clean.labels).backward()
+
+    return {
+        "  student, noisy batch, update included": (repeated(build(args, CrossEntropy), 1), 1),
+        "  teacher, noisy batch, both ways": (teacher_noisy, 1),
+        "  teacher, clean batch, both ways": (teacher_clean, 1),
+        "  g_w, clean batch": (lambda: clean_gradient(student, clean.x, clean.labels), 1),
+        "  copy of the student's parameters": (lambda: parameters_of(student), 1),
+        "  teacher's update": (method.optimisers["teacher"].step, 1),
+        "  forward mode, primal shared": (lambda: log_prob_jvp(student, step, g_w, taped=taped), 1),
+        "  forward mode, torch.func.jvp": (lambda: forward_mode(student, params, noisy.x, g_w), 1),
+        "  double backward instead": (lambda: double_backward_jvp(student, step, g_w), 1),
+    }
+
+
+def double_backward_jvp(student, step: InnerStep, direction) -> torch.Tensor:
+    """The forward-mode product by two backward passes: the derivative of <J^T u, direction> by u."""
+    names, params = zip(*student.named_parameters(), strict=True)
+    with batch_statistics_only(student):
+        log_p = student(step.x).log_softmax(1)
+    u = torch.zeros_like(log_p, requires_grad=True)
+    pulled = torch.autograd.grad(log_p, params, u, create_graph=True)
+    return torch.autograd.grad(pulled, u, [direction[n] for n in names])[0]

@@ -1,0 +1,80 @@
+"""Figures of time and memory."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from .style import BLUE, GREEN, GREY, ORANGE, PINK, style
+
+
+def cost_of_steps(cost: pd.DataFrame) -> Figure:
+    """Whole steps and the parts of one, in plain SGD steps: medians with quartiles.
+
+    Args:
+        cost: the CSV of ``benchmarks.step_cost``; parts are the variants whose name begins with spaces.
+    """
+    is_part = cost["variant"].str.startswith(" ")
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(13, 4.6))
+        titles = ("whole steps, per noisy batch", "parts of a k = 1 step, and alternatives")
+        for axis, rows, title in zip(axes, (cost[~is_part], cost[is_part]), titles, strict=True):
+            names = rows["variant"].str.strip()
+            errors = [rows["ratio"] - rows["low"], rows["high"] - rows["ratio"]]
+            ours = ~names.str.contains("through|instead|torch.func|plain")
+            colours = np.where(ours, BLUE, GREY)
+            axis.barh(names, rows["ratio"], xerr=np.clip(errors, 0, None), color=colours, error_kw={"lw": 1})
+            for y, (value, high) in enumerate(zip(rows["ratio"], rows["high"], strict=True)):
+                axis.text(max(value, high) + 0.08, y, f"{value:.2f}", va="center", fontsize=9)
+            axis.invert_yaxis()
+            axis.set_xlim(0, 1.18 * rows["high"].max())
+            axis.set(title=title, xlabel="plain SGD steps")
+            axis.grid(axis="y", visible=False)
+            axis.tick_params(axis="y", labelsize=9)
+    return figure
+
+
+def cost_growth(growth: pd.DataFrame) -> Figure:
+    """Time per noisy batch and peak memory over k.
+
+    Args:
+        growth: the CSV of ``benchmarks.step_cost --ks``; variants are named ``NAME k=K``.
+    """
+    parts = growth["variant"].str.extract(r"^(?P<how>.*?),? ?k=(?P<k>\d+)$")
+    rows = growth.assign(how=parts["how"].str.strip(), k=parts["k"].astype(float)).dropna(subset="k")
+    looks = dict(zip(rows["how"].unique(), [(BLUE, "o"), (GREEN, "s"), (PINK, "^"), (ORANGE, "v")], strict=False))
+    with style():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+        for how, (colour, marker) in looks.items():
+            part = rows[rows["how"] == how].sort_values("k")
+            left.plot(part["k"], part["ratio"], color=colour, marker=marker, label=how)
+            left.fill_between(part["k"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
+            right.plot(part["k"], part["peak_MiB"], color=colour, marker=marker, label=how)
+        for axis in (left, right):
+            axis.set_xscale("log")
+            axis.set_xticks(sorted(rows["k"].unique()), [f"{k:g}" for k in sorted(rows["k"].unique())])
+            axis.minorticks_off()
+            axis.set_xlabel("look-ahead steps k")
+            axis.set_ylim(bottom=0)
+        left.set_ylabel("plain SGD steps per noisy batch")
+        right.set_ylabel("memory beyond the networks, MiB")
+        right.legend(fontsize=9)
+    return figure
+
+
+def data_rates(rates: pd.DataFrame) -> Figure:
+    """Images per second of each pipeline at its largest batch, on a logarithmic scale."""
+    rows = rates[rates["batch"] == rates["batch"].max()]
+    with style():
+        figure, axis = plt.subplots(figsize=(8, 3))
+        sns.barplot(rows, x="images_per_second", y="pipeline", hue="how", palette=[BLUE, GREY], ax=axis)
+        for bars in axis.containers:
+            axis.bar_label(bars, fmt="{:,.0f}", fontsize=9, padding=3)
+        axis.set_xscale("log")
+        axis.set_xlim(right=6 * rows["images_per_second"].max())
+        axis.set(xlabel=f"images per second, batches of {rows['batch'].max()}", ylabel="")
+        axis.legend(fontsize=9, title=None, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

@@ -1,0 +1,53 @@
+"""Figures of many runs."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .style import BLUE, GREEN, GREY, ORANGE, PINK, style
+
+# Method and, for EMLC, k: colour, marker, name.
+_LOOKS = {
+    ("emlc", 1): (BLUE, "o", "EMLC, k = 1"),
+    ("emlc", 5): (GREEN, "s", "EMLC, k = 5"),
+    ("clean_only", 1): (GREY, "D", "clean labels only"),
+    ("cross_entropy", 1): (ORANGE, "v", "cross-entropy, noisy labels"),
+}
+
+
+def accuracy_over_noise(table: pd.DataFrame) -> Figure:
+    """Mean test accuracy with the standard deviation over seeds, by method, over the noise settings.
+
+    Args:
+        table: :func:`emlc_lib.tables.run_table`. Training on clean labels alone does not see the noise and is
+            drawn as a line across.
+    """
+    settings = table[table["method"] != "clean_only"][["noise_type", "noise"]].drop_duplicates()
+    settings = settings.sort_values(["noise_type", "noise"], ascending=[False, True]).reset_index(drop=True)
+    with style():
+        figure, axis = plt.subplots(figsize=(8, 4))
+        for (method, k), part in table.groupby(["method", "k"], sort=False):
+            colour, marker, name = _LOOKS.get((method, k), (PINK, "x", f"{method}, k = {k}"))
+            accuracy = 100 * part["test_accuracy"]
+            if method == "clean_only":
+                mean, spread = accuracy.mean(), accuracy.std()
+                axis.axhline(mean, color=colour, ls="--", label=name)
+                axis.axhspan(mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
+                continue
+            merged = settings.reset_index().merge(part, on=["noise_type", "noise"])
+            groups = (100 * merged.set_index("index")["test_accuracy"]).groupby(level=0)
+            axis.errorbar(
+                groups.mean().index, groups.mean(), groups.std(), color=colour, marker=marker, ls="", ms=8,
+                capsize=4, label=name,
+            )  # fmt: skip
+        labels = [f"{row.noise_type}\n{100 * row.noise:g} %" for row in settings.itertuples()]
+        axis.set_xticks(range(len(settings)), labels)
+        axis.set_xlim(-0.5, len(settings) - 0.5)
+        axis.set_ylabel("test accuracy, %")
+        seeds = sorted(table.groupby(["method", "k", "noise_type", "noise"])["seed"].nunique().unique())
+        n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        axis.set_title(f"{table['dataset'].iloc[0]}, preset {table['preset'].iloc[0]}, {n} seeds", fontsize=11)
+        axis.legend(fontsize=9, loc="best")
+    return figure

@@ -1,0 +1,97 @@
+"""Figures of one training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .style import BLUE, GREY, ORANGE, style
+
+
+def training_curves(epochs: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy, label recovery (Figure 1: all labels solid, wrong ones dashed) and gate over epochs.
+
+    Args:
+        epochs: one run's log, one row per epoch; recovery and gate are drawn where it has them.
+    """
+    corrects = "recovery_all" in epochs
+    with style():
+        figure, axes = plt.subplots(1, 3 if corrects else 1, figsize=(13 if corrects else 5, 3.6), squeeze=False)
+        axes = axes[0]
+        x = epochs["epoch"]
+        axes[0].plot(x, 100 * epochs["student_test_accuracy"], color=BLUE, marker="o", ms=4, label="student, test")
+        if "teacher_test_accuracy" in epochs:
+            axes[0].plot(
+                x, 100 * epochs["teacher_test_accuracy"], color=ORANGE, marker="s", ms=4, label="teacher, test"
+            )
+        axes[0].plot(x, 100 * epochs["student_clean_accuracy"], color=GREY, ls=":", label="student, clean set")
+        axes[0].set(ylabel="accuracy, %")
+        if corrects:
+            axes[1].plot(x, 100 * epochs["recovery_all"], color=BLUE, label="all labels")
+            axes[1].plot(x, 100 * epochs["recovery_wrong"], color=BLUE, ls="--", label="wrong labels")
+            axes[1].set(ylabel="labels recovered, %", ylim=(0, 100))
+            axes[2].plot(x, epochs["gate_right"], color=BLUE, label="right labels")
+            axes[2].plot(x, epochs["gate_wrong"], color=ORANGE, ls="--", label="wrong labels")
+            axes[2].set(ylabel="mean gate $w_i$", ylim=(0, 1))
+        for axis in axes:
+            axis.set_xlabel("epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.legend(fontsize=9)
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def pretraining_loss(epochs: pd.DataFrame, chance: float) -> Figure:
+    """SimCLR's mean loss per epoch; ``chance`` is the loss of a network that tells no views apart."""
+    with style():
+        figure, axis = plt.subplots(figsize=(6, 3.4))
+        axis.plot(epochs["epoch"], epochs["loss"], color=BLUE, marker="o" if len(epochs) < 20 else None, ms=4)
+        axis.axhline(chance, color=GREY, ls=":", label="all views alike, log(2n - 1)")
+        axis.set(xlabel="epoch", ylabel="NT-Xent")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend()
+    return figure
+
+
+def image_strip(images: np.ndarray) -> Figure:
+    """Images in rows and columns, (rows, columns, h, w) or (rows, columns, h, w, 3), without any gap."""
+    rows, columns = images.shape[:2]
+    grey = images.ndim == 4
+    joined = np.concatenate([np.concatenate(list(row), axis=1) for row in images], axis=0)
+    with style():
+        figure, axis = plt.subplots(figsize=(1.1 * columns, 1.1 * rows))
+        axis.imshow(joined, cmap="gray_r" if grey else None)
+        axis.set_axis_off()
+    return figure
+
+
+def nearest_neighbours(
+    queries: np.ndarray, query_labels: np.ndarray, found: np.ndarray, found_labels: np.ndarray,
+    classes: Sequence[str],
+) -> Figure:  # fmt: skip
+    """One row per query: the image, then its nearest neighbours; those of another class are framed.
+
+    Args:
+        queries: (n, h, w) or (n, h, w, 3) images; query_labels: (n,).
+        found: (n, k, ...) images of the neighbours, nearest first; found_labels: (n, k).
+    """
+    n, k = found_labels.shape
+    with style():
+        figure, axes = plt.subplots(n, k + 1, figsize=(1.15 * (k + 1), 1.35 * n), squeeze=False)
+        for i in range(n):
+            for j in range(k + 1):
+                axis = axes[i, j]
+                image = found[i, j - 1] if j else queries[i]
+                label = found_labels[i, j - 1] if j else query_labels[i]
+                axis.imshow(image, cmap="gray_r" if image.ndim == 2 else None)
+                axis.set(xticks=[], yticks=[])
+                axis.grid(False)
+                axis.set_title(classes[label], fontsize=8, pad=3, weight="bold" if j == 0 else "normal")
+                wrong = label != query_labels[i]
+                for spine in axis.spines.values():
+                    spine.set(visible=bool(wrong), edgecolor=ORANGE, linewidth=3)
+    return figure

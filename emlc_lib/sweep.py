@@ -1,0 +1,102 @@
+"""Many runs, in parallel processes: ``python -m emlc_lib.sweep --help``."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from joblib import Parallel, delayed
+
+from .checkpoint import write_atomically
+from .config import Config, ConfigError, make_config
+from .progress import progress
+from .runs import Run, is_finished, run
+from .tables import accuracy_table, run_table
+
+
+def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds: Iterable[int], **common) -> list:
+    """Every combination as a configuration; methods other than EMLC have no k, and clean-only no noise.
+
+    Args:
+        noises: e.g. ``symmetric:0.9``. methods, ks, seeds: values of those parameters.
+        common: further parameters of :func:`emlc_lib.config.make_config`.
+
+    Raises:
+        ConfigError: any value that is not allowed; before anything runs.
+    """
+    configs: dict[str, Config] = {}
+    for seed, noise, method in itertools.product(seeds, noises, methods):
+        kind, _, rate = noise.partition(":")
+        try:
+            values = {"noise_type": kind, "noise": float(rate)}
+        except ValueError:
+            raise ConfigError(f"noise: {noise!r} is not of the form symmetric:0.9") from None
+        for k in ks if method == "emlc" else [1]:
+            config = make_config(method=method, k=k, seed=seed, **values, **common)
+            # Training on the clean set alone does not see the noise: one run serves every rate.
+            key = f"{seed}-clean_only" if method == "clean_only" else config.name
+            configs.setdefault(key, config)
+    return list(configs.values())
+
+
+def sweep(
+    configs: Sequence[Config], *, root: str | Path | None = None, jobs: int | None = None, show: bool = True
+) -> list[Run]:
+    """All runs of the configurations, in their order; finished ones are read back, begun ones resumed.
+
+    Args:
+        configs: e.g. from :func:`grid`.
+        root: the folder of runs; None takes :func:`emlc_lib.runs.runs_root`.
+        jobs: processes, each with its share of the cores; None takes one per core on a CPU, and one on CUDA.
+        show: whether to show progress over the runs.
+    """
+    on_cuda = any(config.device.startswith("cuda") for config in configs)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = min(jobs or (1 if on_cuda else cores), len(configs))
+    missing = [config for config in configs if not is_finished(config, root)]
+    if jobs == 1:
+        for config in progress(missing, total=len(missing), desc="runs", show=show):
+            run(config, root=root, show=show)
+    elif missing:
+        threads = max(1, cores // jobs)
+        work = (delayed(_one)(config, root, threads) for config in missing)
+        finished = Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
+        for _ in progress(finished, total=len(missing), desc="runs", show=show):
+            pass
+    return [run(config, root=root, show=False) for config in configs]
+
+
+def _one(config: Config, root: str | Path | None, threads: int) -> str:
+    torch.set_num_threads(threads)
+    return run(config, root=root, show=False).config.name
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Runs a grid of configurations and prints its table.")
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--preset", default="auto")
+    parser.add_argument("--noise", nargs="+", default=["symmetric:0.9"], help="e.g. symmetric:0.9 asymmetric:0.4")
+    parser.add_argument("--method", nargs="+", default=["emlc", "cross_entropy", "clean_only"])
+    parser.add_argument("--k", nargs="+", type=int, default=[1])
+    parser.add_argument("--seed", nargs="+", type=int, default=[0])
+    parser.add_argument("--jobs", type=int, help="parallel processes")
+    parser.add_argument("--runs", help="the folder of runs")
+    parser.add_argument("--csv", type=Path, help="write one row per run here")
+    args = parser.parse_args(arguments)
+    try:
+        configs = grid(args.noise, args.method, args.k, args.seed, dataset=args.dataset, preset=args.preset)
+    except ConfigError as error:
+        parser.error(str(error))
+    runs = sweep(configs, root=args.runs, jobs=args.jobs)
+    if args.csv:
+        write_atomically(args.csv, lambda path: run_table(runs).to_csv(path, index=False))
+    print(accuracy_table(runs).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

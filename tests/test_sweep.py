@@ -1,0 +1,98 @@
+"""Grids of runs, in parallel processes, and two processes at the same run."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from emlc_lib import ConfigError, find_runs, make_config, run
+from emlc_lib.sweep import grid, main, sweep
+from emlc_lib.tables import accuracy_table, run_table
+
+FAST = {"dataset": "digits", "preset": "smoke", "epochs": 1}
+
+
+def test_a_grid_has_every_combination_once():
+    methods = ["emlc", "cross_entropy", "clean_only"]
+    configs = grid(["symmetric:0.2", "symmetric:0.9"], methods, [1, 5], [0, 1], **FAST)
+    # Per seed: EMLC at two rates and two k, cross-entropy at two rates, clean-only once.
+    assert len(configs) == 2 * (4 + 2 + 1)
+    assert len({config.digest for config in configs}) == len(configs)
+    assert {c.k for c in configs if c.method != "emlc"} == {1}
+
+
+@pytest.mark.parametrize("noise", ["symmetric", "symmetric:", "symmetric:much", "symmetric:1.7", "white:0.5"])
+def test_a_wrong_noise_is_refused_before_anything_runs(noise):
+    with pytest.raises(ConfigError, match=r"^noise"):
+        grid([noise], ["emlc"], [1], [0], **FAST)
+
+
+def test_parallel_runs_are_the_same_runs(tmp_path):
+    configs = grid(["symmetric:0.5"], ["emlc", "cross_entropy"], [1], [0, 1], **FAST)
+    alone = sweep(configs[:1], root=tmp_path / "alone", show=False)
+    together = sweep(configs, root=tmp_path / "together", jobs=2, show=False)
+    assert [r.config for r in together] == configs
+    assert alone[0].result["test_accuracy"] == together[0].result["test_accuracy"]
+    pd.testing.assert_frame_equal(alone[0].steps, together[0].steps)
+    # A second time nothing is trained.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "together").rglob("result.json")}
+    sweep(configs, root=tmp_path / "together", jobs=2, show=False)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "together").rglob("result.json")}
+
+
+def test_the_command_line_writes_a_row_per_run(tmp_path, capsys):
+    arguments = [
+        "--dataset",
+        "digits",
+        "--noise",
+        "symmetric:0.5",
+        "--method",
+        "cross_entropy",
+        "--seed",
+        "0",
+        "1",
+    ]
+    csv = tmp_path / "out" / "runs.csv"
+    main([*arguments, "--seed", "0", "1", "--jobs", "1", "--runs", str(tmp_path), "--csv", str(csv)])
+    table = pd.read_csv(csv)
+    assert len(table) == 2
+    assert table["command"].str.startswith("papermill notebooks/03_cifar.ipynb").all()
+    assert {"torch", "hardware", "threads", "digest", "seconds"} <= set(table)
+    printed = capsys.readouterr().out
+    assert "cross_entropy" in printed
+    # The CSV carries everything the table is made of.
+    pd.testing.assert_frame_equal(accuracy_table(table), accuracy_table(find_runs(tmp_path)))
+    with pytest.raises(SystemExit) as caught:
+        main(["--noise", "symmetric:1.7"])
+    assert caught.value.code == 2
+    assert "noise" in capsys.readouterr().err
+
+
+def test_the_tables_of_no_runs_are_empty():
+    assert run_table([]).empty
+    assert accuracy_table([]).empty
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from emlc_lib import make_config, run
+r = run(make_config(dataset="digits", preset="smoke", epochs=4), root=Path(sys.argv[1]), show=True)
+print(r.result["test_accuracy"], r.result["seconds"])
+"""
+
+
+def test_two_processes_at_the_same_run_train_it_once(tmp_path):
+    """Both report the same wall time, so one of them read what the other had trained."""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path], stdout=-1, stderr=-1, text=True)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    (folder,) = tmp_path.iterdir()
+    assert sorted(path.suffix for path in folder.iterdir() if path.suffix == ".tmp") == []
+    alone = run(make_config(dataset="digits", preset="smoke", epochs=4), root=tmp_path, show=False)
+    assert outputs[0][0].split()[0] == str(alone.result["test_accuracy"])
