@@ -23,10 +23,10 @@ import torch
 
 from emlc_lib.runs import provenance
 
-from .variants import Variants, growth_variants, part_variants, step_variants
+from .variants import Built, Variants, growth_variants, parts, step_variants
 
 
-def measure(variants: Variants, repeats: int, device: str) -> pd.DataFrame:
+def measure(variants: dict[str, Built], repeats: int, device: str) -> pd.DataFrame:
     """Median and quartiles of the seconds per noisy batch, variants taking turns."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for repeat in range(repeats + 1):
@@ -53,16 +53,16 @@ def _variants(args) -> Variants:
 
 def _peak(args, name: str, queue) -> None:
     torch.set_num_threads(args.threads)
-    variants = _variants(args)
+    function, _ = _variants(args)[name]()
     if args.device.startswith("cuda"):
         before = torch.cuda.memory_allocated()
-        variants[name][0]()
+        function()
         queue.put(torch.cuda.max_memory_allocated() - before)
         return
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark becomes the present resident set
     before = _high_water()
-    variants[name][0]()
-    variants[name][0]()
+    function()
+    function()  # momentum is there from the second call on
     queue.put(_high_water() - before)
 
 
@@ -100,7 +100,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     steps = _variants(args)
-    table = measure(steps if args.ks else steps | part_variants(args), args.repeats, args.device)
+    built = {name: make() for name, make in steps.items()} | ({} if args.ks else parts(args))
+    table = measure(built, args.repeats, args.device)
     table["peak_MiB"] = [
         round(peak_memory(args, name)) if name in steps and not args.no_memory else float("nan")
         for name in table["variant"]

@@ -27,7 +27,8 @@ from emlc_lib.starts import placed
 from emlc_lib.tangent import TapedForward
 
 SIDE, CLASSES = 32, 10
-Variants = dict[str, tuple[Callable[[], object], int]]  # a function, and the noisy batches that one call takes
+Built = tuple[Callable[[], object], int]  # a function, and the noisy batches that one call takes
+Variants = dict[str, Callable[[], Built]]  # makers by name, so that a process can build just the one it measures
 
 
 class FixedBatches:
@@ -77,9 +78,19 @@ def repeated(method, k: int) -> Callable[[], object]:
     return lambda: [method.step(next(counter)) for _ in range(k)]
 
 
-def emlc(args, k: int, **changes) -> tuple[Callable[[], object], int]:
+def plain(args, **changes) -> Callable[[], Built]:
+    """One SGD step of the student on the noisy labels: the unit."""
+    return lambda: (repeated(build(args, CrossEntropy, **changes), 1), 1)
+
+
+def emlc(args, k: int, **changes) -> Callable[[], Built]:
     """k steps of EMLC, one teacher update."""
-    return repeated(build(args, EMLC, k=k, **changes), k), k
+    return lambda: (repeated(build(args, EMLC, k=k, **changes), k), k)
+
+
+def through_the_updates(args, k: int, how: str) -> Callable[[], Built]:
+    """The same by autograd through the student's k updates."""
+    return lambda: (ThroughTheUpdates(args, k, how), k)
 
 
 class ThroughTheUpdates:
@@ -170,7 +181,7 @@ def available(libraries=("higher", "torchopt")) -> list[str]:
 def step_variants(args) -> Variants:
     """Whole steps by name."""
     variants: Variants = {
-        "plain SGD": (repeated(build(args, CrossEntropy), 1), 1),
+        "plain SGD": plain(args),
         "EMLC k=1": emlc(args, 1),
         "EMLC k=1, primal not shared": emlc(args, 1, share_primal=False),
         "EMLC k=1, bfloat16": emlc(args, 1, precision="bfloat16"),
@@ -180,25 +191,25 @@ def step_variants(args) -> Variants:
         "EMLC k=5, teacher fused": emlc(args, 5, teacher_pass="fused"),
     }
     if args.compile:
-        variants["plain SGD, compiled"] = (repeated(build(args, CrossEntropy, compile=True), 1), 1)
+        variants["plain SGD, compiled"] = plain(args, compile=True)
         variants["EMLC k=1, compiled"] = emlc(args, 1, compile=True)
     for how in ["autograd", *available()]:
-        variants[f"through the update by {how}, k=1"] = (ThroughTheUpdates(args, 1, how), 1)
+        variants[f"through the update by {how}, k=1"] = through_the_updates(args, 1, how)
     return variants
 
 
 def growth_variants(args) -> Variants:
     """Whole steps as k grows."""
-    variants: Variants = {"plain SGD": (repeated(build(args, CrossEntropy), 1), 1)}
+    variants: Variants = {"plain SGD": plain(args)}
     for k in args.ks:
         variants[f"EMLC k={k}"] = emlc(args, k, share_primal=False)
         variants[f"EMLC, teacher recomputed k={k}"] = emlc(args, k, share_primal=False, teacher_pass="recomputed")
         variants[f"EMLC, exact k={k}"] = emlc(args, k, meta_weights="exact", teacher_pass="recomputed")
-        variants[f"through the updates k={k}"] = (ThroughTheUpdates(args, k, "autograd"), k)
+        variants[f"through the updates k={k}"] = through_the_updates(args, k, "autograd")
     return variants
 
 
-def part_variants(args) -> Variants:
+def parts(args) -> dict[str, Built]:
     """The parts of a k = 1 step, and two alternatives to its forward-mode part."""
     method = build(args, EMLC)
     student, teacher = method.student, method.teacher
@@ -216,7 +227,7 @@ def part_variants(args) -> Variants:
         F.cross_entropy(teacher(clean.x, clean.labels).logits, clean.labels).backward()
 
     return {
-        "  student, noisy batch, update included": (repeated(build(args, CrossEntropy), 1), 1),
+        "  student, noisy batch, update included": plain(args)(),
         "  teacher, noisy batch, both ways": (teacher_noisy, 1),
         "  teacher, clean batch, both ways": (teacher_clean, 1),
         "  g_w, clean batch": (lambda: clean_gradient(student, clean.x, clean.labels), 1),

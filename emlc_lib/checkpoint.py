@@ -75,6 +75,23 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
+def read_own_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """:func:`read_checkpoint` of a run that has this configuration, which the metadata hold under ``config``.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another configuration; the message lists what differs.
+    """
+    tensors, metadata = read_checkpoint(path)
+    saved = metadata["config"]
+    differing = sorted(name for name in saved.keys() | config.keys() if saved.get(name) != config.get(name))
+    if differing:
+        raise CheckpointError(
+            f"{path} belongs to another configuration (it differs in {', '.join(differing)}); "
+            "use another folder, or delete it to start over"
+        )
+    return tensors, metadata
+
+
 def restore(
     tensors: dict[str, Tensor],
     networks: dict[str, nn.Module],

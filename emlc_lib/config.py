@@ -52,6 +52,17 @@ def start_weights_file(dataset: str, model: str, named: str | None) -> Path:
     return Path(named) if named else SHIPPED_WEIGHTS / f"simclr-{dataset}-{model}.safetensors"
 
 
+def weights_digest(file: Path) -> str:
+    """SHA-256 of the tensors in a safetensors file; the order of its header varies from writing to writing."""
+    digest = hashlib.sha256()
+    with safe_open(file, framework="pt") as opened:
+        for name in sorted(opened.keys()):
+            value = opened.get_tensor(name)
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def check_start_weights(dataset: str, model: str, named: str | None) -> None:
     """Raises a ValueError if the file of self-supervised weights is missing, damaged or of another model."""
     file = start_weights_file(dataset, model, named)
@@ -194,7 +205,7 @@ class Config(BaseModel):
             values["human_labels"] = hashlib.sha256(Path(self.human_labels).read_bytes()).hexdigest()
         if self.start == "simclr":
             file = start_weights_file(self.dataset, self.model, self.start_weights)
-            values["start_weights"] = hashlib.sha256(file.read_bytes()).hexdigest()
+            values["start_weights"] = weights_digest(file)
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -40,11 +40,13 @@ def describe(config: Config) -> str:
     noise = config.human_key if config.noise_type == "human" else f"{config.noise:g}"
     k = f" with k = {config.k}" if config.method == "emlc" else ""
     where = provenance(config.device)["hardware"]
+    start = "SimCLR weights" if config.start == "simclr" else "random weights"
+    start += f", {config.start_steps} supervised steps on the clean set" if config.start_steps else ""
     device = where.get("gpu") or f"CPU, {where['threads']} threads"
     return (
         f"{config.method}{k} on {config.dataset}, {config.noise_type} noise {noise}, seed {config.seed}\n"
         f"preset {config.preset}: {config.model}, {config.epochs} epochs of batches of {config.batch_size}, "
-        f"{config.n_clean} clean labels\ndevice: {device}"
+        f"{config.n_clean} clean labels\nstart: {start}; device: {device}"
     )
 
 

@@ -15,10 +15,16 @@ from .data import REPOSITORY
 
 # What each notebook is run with besides its defaults; {out} is the folder above.
 NOTEBOOKS: dict[str, dict[str, object]] = {
+    "00_pretrain_simclr": {"figures": "{out}/figures", "runs": "{out}/runs", "dataset": "digits"},
     "01_meta_gradient": {"figures": "{out}/figures"},
     "02_teacher": {"figures": "{out}/figures", "runs": "{out}/runs"},
     "03_cifar": {"figures": "{out}/figures", "runs": "{out}/runs", "dataset": "digits", "preset": "smoke"},
-}
+    "08_tables": {
+        "csv": "", "dataset": "digits", "preset": "smoke", "noises": ["symmetric:0.5", "symmetric:0.9"],
+        "seeds": [0, 1], "figures": "{out}/figures", "runs": "{out}/runs", "save": "{out}",
+    },
+    "12_cost": {"figures": "{out}/figures"},
+}  # fmt: skip
 
 
 def main() -> int:

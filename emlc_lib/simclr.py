@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .augment import standardise
-from .checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
+from .checkpoint import read_own_checkpoint, restore, save_checkpoint
 from .config import ConfigError, Dataset, Model, check_device, readable, unknown_name
 from .data import NORMALISATION
 from .execution import Precision, autocast
@@ -166,7 +166,9 @@ def pretrain(
     networks, optimiser = _build(config, images.shape[1])
     rows: list[dict[str, float]] = []
     if path and path.is_file():
-        rows = _resume(path, config, networks, optimiser)
+        tensors, metadata = read_own_checkpoint(path, config.model_dump())
+        restore(tensors, networks, {"sgd": optimiser})
+        rows = metadata["epochs"]
     before = rows[-1]["seconds"] if rows else 0.0
     began = time.perf_counter()
     per_epoch = len(images) // config.batch_size
@@ -228,16 +230,3 @@ def _step(config, networks, optimiser, images, mean, std, t: int, per_epoch: int
     loss.backward()
     optimiser.step()
     return loss.detach()
-
-
-def _resume(path: Path, config: PretrainConfig, networks, optimiser) -> list[dict[str, float]]:
-    tensors, metadata = read_checkpoint(path)
-    saved, own = metadata["config"], config.model_dump()
-    differing = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
-    if differing:
-        raise CheckpointError(
-            f"{path} belongs to another configuration (it differs in {', '.join(differing)}); "
-            "use another folder, or delete it to start over"
-        )
-    restore(tensors, networks, {"sgd": optimiser})
-    return metadata["epochs"]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .augment import normalise
 from .batches import Batches
-from .checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
+from .checkpoint import read_own_checkpoint, restore, save_checkpoint
 from .config import Config
 from .data import ExperimentData
 from .execution import announce_compilation, matmul_precision
@@ -92,7 +92,7 @@ def train(
     started = time.perf_counter()
     batches = Batches(config, data)
     checkpoint = folder / CHECKPOINT if folder else None
-    saved = _read(checkpoint, config) if checkpoint and checkpoint.is_file() else None
+    saved = read_own_checkpoint(checkpoint, config.model_dump()) if checkpoint and checkpoint.is_file() else None
     method = _build(config, batches, warm=saved is None, show=show)
     rows: list[dict[str, float]] = []
     steps = pd.DataFrame()
@@ -247,15 +247,3 @@ def _write(path, config, method, rows, steps, best, seconds) -> None:
         "seconds": seconds,
     }
     save_checkpoint(path, method.networks, method.optimisers, extra, metadata)
-
-
-def _read(path: Path, config: Config):
-    tensors, metadata = read_checkpoint(path)
-    saved, own = metadata["config"], config.model_dump()
-    differing = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
-    if differing:
-        raise CheckpointError(
-            f"{path} belongs to another configuration (it differs in {', '.join(differing)}); "
-            "use another folder, or delete it to start over"
-        )
-    return tensors, metadata

@@ -2,7 +2,7 @@
 
 from emlc_lib.data import data_root, is_available
 
-NEEDS = {"03_cifar.ipynb": "cifar10"}
+NEEDS = {"00_pretrain_simclr.ipynb": "cifar10", "03_cifar.ipynb": "cifar10"}
 MISSING = {name: dataset for name, dataset in NEEDS.items() if not is_available(dataset)}
 
 collect_ignore = list(MISSING)

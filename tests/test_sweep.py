@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from emlc_lib import ConfigError, find_runs, make_config, run
+from emlc_lib.notebook import committed_table, describe
 from emlc_lib.sweep import grid, main, sweep
-from emlc_lib.tables import accuracy_table, run_table
+from emlc_lib.tables import accuracy_table, compare, run_table
 
 FAST = {"dataset": "digits", "preset": "smoke", "epochs": 1}
 
@@ -72,6 +73,50 @@ def test_the_command_line_writes_a_row_per_run(tmp_path, capsys):
 def test_the_tables_of_no_runs_are_empty():
     assert run_table([]).empty
     assert accuracy_table([]).empty
+
+
+def rows(method, accuracies, noise=0.5, k=1):
+    return [
+        {"method": method, "k": k, "noise_type": "symmetric", "noise": noise, "seed": seed, "test_accuracy": value}
+        for seed, value in enumerate(accuracies)
+    ]
+
+
+def test_the_comparison_pairs_seeds_and_takes_the_better_k():
+    table = pd.DataFrame(
+        rows("emlc", [0.60, 0.62, 0.64])
+        + rows("emlc", [0.70, 0.71, 0.72], k=5)
+        + rows("cross_entropy", [0.50, 0.52, 0.51])
+        + rows("clean_only", [0.71, 0.72, 0.73], noise=0.9)  # whatever noise it was run at
+        + rows("emlc", [0.30, 0.40, 0.50], noise=0.9)
+        + rows("cross_entropy", [0.30, 0.39, 0.52], noise=0.9)
+    )
+    half, most = compare(table).to_dict("records")
+    assert (half["noise"], half["k"], half["emlc"]) == (0.5, 5, 71.0)
+    assert half["minus cross_entropy"] == 20.0
+    # Differences 20, 19, 21: standard deviation 1 over the root of three seeds.
+    assert half["error cross_entropy"] == pytest.approx(3**-0.5, abs=0.006)
+    assert half["clear cross_entropy"]
+    assert half["minus clean_only"] == -1.0
+    assert half["error clean_only"] == 0.0
+    # Differences 0, 1, -2: nothing to be seen.
+    assert not most["clear cross_entropy"]
+    assert most["minus clean_only"] == -32.0
+
+
+def test_tables_are_found_wherever_a_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(committed_table("step_cost_resnet34_cpu.csv")) > 5
+    pd.DataFrame({"a": [1]}).to_csv(tmp_path / "own.csv", index=False)
+    assert committed_table("own.csv")["a"].tolist() == [1]
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv is neither"):
+        committed_table("nowhere.csv")
+
+
+def test_the_description_names_the_start():
+    assert "start: random weights; device: CPU" in describe(make_config(dataset="digits", device="cpu"))
+    quick = describe(make_config(dataset="cifar10", preset="quick", device="cpu"))
+    assert "start: SimCLR weights, 200 supervised steps" in quick
 
 
 SCRIPT = """

@@ -28,6 +28,7 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
     settings = settings.sort_values(["noise_type", "noise"], ascending=[False, True]).reset_index(drop=True)
     with style():
         figure, axis = plt.subplots(figsize=(8, 4))
+        drawn = [key for key, _ in table.groupby(["method", "k"], sort=False) if key[0] != "clean_only"]
         for (method, k), part in table.groupby(["method", "k"], sort=False):
             colour, marker, name = _LOOKS.get((method, k), (PINK, "x", f"{method}, k = {k}"))
             accuracy = 100 * part["test_accuracy"]
@@ -38,8 +39,9 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
                 continue
             merged = settings.reset_index().merge(part, on=["noise_type", "noise"])
             groups = (100 * merged.set_index("index")["test_accuracy"]).groupby(level=0)
+            aside = 0.16 * (drawn.index((method, k)) - (len(drawn) - 1) / 2)  # side by side
             axis.errorbar(
-                groups.mean().index, groups.mean(), groups.std(), color=colour, marker=marker, ls="", ms=8,
+                groups.mean().index + aside, groups.mean(), groups.std(), color=colour, marker=marker, ls="", ms=8,
                 capsize=4, label=name,
             )  # fmt: skip
         labels = [f"{row.noise_type}\n{100 * row.noise:g} %" for row in settings.itertuples()]
