@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import torch
 from torch.func import functional_call
@@ -46,8 +47,9 @@ class FixedBatches:
         def labels(n):
             return torch.randint(CLASSES, (n,), generator=generator).to(device)
 
-        self._noisy = NoisyBatch(images(noisy), labels(noisy), labels(noisy))
+        self._noisy = NoisyBatch(images(noisy), labels(noisy), labels(noisy), torch.arange(noisy, device=device))
         self._clean = CleanBatch(images(clean), labels(clean))
+        self.data = SimpleNamespace(noisy_labels=self._noisy.given)
 
     def last_step(self, epoch: int, period: int) -> int:
         return epoch * self.steps_per_epoch

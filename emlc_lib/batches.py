@@ -16,11 +16,15 @@ from .randomness import Stream, torch_generator
 
 
 class NoisyBatch(NamedTuple):
-    """Images (n, channels, h, w) float32, given labels and, for evaluation only, true labels (n,)."""
+    """Images (n, channels, h, w) float32, given labels and, for evaluation only, true labels (n,).
+
+    ``index`` (n,) int64 says which samples of the noisy set they are; None where a stand-in has no such set.
+    """
 
     x: Tensor
     given: Tensor
     true: Tensor
+    index: Tensor | None = None
 
 
 class CleanBatch(NamedTuple):
@@ -58,7 +62,7 @@ class Batches:
         if self.config.augment:
             generator = torch_generator(seed, Stream.NOISY_AUGMENTATION, t)
             images = augment_noisy(images, self.config.dataset, generator)
-        return NoisyBatch(self._float(images), data.noisy_labels[index], data.true_labels[index])
+        return NoisyBatch(self._float(images), data.noisy_labels[index], data.true_labels[index], index)
 
     def clean(self, t: int, size: int, *, start: bool = False) -> CleanBatch:
         """The clean batch of step t, of ``size`` samples; ``start`` takes the warm-up's own random streams."""

@@ -19,10 +19,13 @@ from safetensors import SafetensorError, safe_open
 from .execution import Precision
 
 Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
-Method = Literal["emlc", "cross_entropy", "clean_only"]
+Method = Literal["emlc", "mlc", "mslc", "cross_entropy", "clean_only"]
 NoiseType = Literal["symmetric", "asymmetric", "human"]
 Preset = Literal["smoke", "quick", "paper"]
 Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50"]
+
+# The methods that look k steps ahead.
+K_METHODS = ("emlc", "mlc")
 
 # Feature extractors that this project pretrained itself, each with its card (a JSON file of the same name).
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
@@ -141,6 +144,34 @@ class Config(BaseModel):
         "response, or no approximation at all (k extra Hessian-vector products)",
     )
 
+    # Of the methods that EMLC is compared with.
+    corrector_lr: float | None = Field(
+        None, gt=0, le=1, description="Adam's rate for the label corrector; None takes 3e-4 (mlc), 1e-3 (mslc)"
+    )
+    mix_clean: bool = Field(
+        True,
+        description="mlc: one half of each clean batch trains the student and the other is the meta-objective, as "
+        "in all published commands; False: all of it is the meta-objective",
+    )
+    curvature: Literal["identity", "exact"] = Field(
+        "identity",
+        description="mlc with k > 1: H_ww in the discount of earlier meta-gradients, the identity as published, "
+        "or the Hessian of the student's loss (one Hessian-vector product more a step)",
+    )
+    plain_share: float = Field(
+        2 / 3, ge=0, lt=1, description="mslc: share of the epochs before labels are corrected (80 of 120)"
+    )
+    soft_targets: bool = Field(
+        False,
+        description="mslc: predictions enter the corrected label as their highest class (its public code); "
+        "True: as probabilities (its eq. 8 to the letter)",
+    )
+    meta_pass: Literal["double_backward", "forward_mode"] = Field(
+        "double_backward",
+        description="mlc, mslc: how the meta-gradient is computed: double_backward as published, or the same "
+        "numbers by Proposition 3 and forward mode, which takes less time",
+    )
+
     # How it is computed. Only fused and bfloat16 change more than rounding.
     precision: Precision = Field(
         "float32",
@@ -213,7 +244,7 @@ class Config(BaseModel):
     def name(self) -> str:
         """A readable and unique name of the run, used for its folder."""
         noise = self.human_key if self.noise_type == "human" else f"{self.noise:g}"
-        k = f"-k{self.k}" if self.method == "emlc" else ""
+        k = f"-k{self.k}" if self.method in K_METHODS else ""
         return (
             f"{self.dataset}-{self.preset}-{self.noise_type}-{noise}-{self.method}{k}"
             f"-seed{self.seed}-{self.digest}"
@@ -225,7 +256,7 @@ class Config(BaseModel):
 PRESETS: dict[str, dict] = {
     "smoke": dict(
         model="small_cnn", start="random", n_clean=100, epochs=25, schedule="cosine", batch_size=64,
-        clean_batch_size=32,
+        clean_batch_size=32, plain_share=0.2,
     ),
     "quick": dict(
         model="resnet_narrow", start="simclr", start_steps=200, start_lr=0.05, n_clean=1000, n_noisy=20_000,

@@ -239,6 +239,19 @@ def surrogate(vectors: Sequence[Tensor], soft_labels: Iterable[Tensor]) -> Tenso
     return torch.stack([(v * q).sum(1).mean() for v, q in pairs]).sum()
 
 
+def double_backward_surrogate(gradients: Params, direction: Params, *, lr: float) -> Tensor:
+    """-eta <grad_w L~, direction>: its gradient with respect to alpha is -eta direction^T H_wa, Prop. 1 once more.
+
+    This is the usual way, which needs no Proposition 3 but a second backward pass through the student.
+
+    Args:
+        gradients: of a noisy batch's loss by parameter name, made with ``create_graph=True``.
+        direction: by the same names, constant: g_w.
+        lr: eta.
+    """
+    return -lr * torch.stack([(gradients[name] * direction[name]).sum() for name in direction]).sum()
+
+
 def k_step_surrogate(student: nn.Module, steps: Sequence[InnerStep], g_w: Params, **options) -> Tensor:
     """:func:`surrogate` of :func:`k_step_vectors`; with one step of weight 1 its gradient is exact (Prop. 1)."""
     return surrogate(k_step_vectors(student, steps, g_w, **options), [step.soft_labels for step in steps])

@@ -11,46 +11,40 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(dim=1) == labels).double().mean().item()
 
 
-def correction_counts(soft_labels: Tensor, gate: Tensor, given: Tensor, true: Tensor) -> Tensor:
+def correction_counts(soft_labels: Tensor, gate: Tensor | None, given: Tensor, true: Tensor) -> Tensor:
     """Sums from which :func:`correction_rates` makes rates; additive over batches, so without a sync.
 
     Args:
         soft_labels: (n, C) corrected labels.
-        gate: (n,) weights of the given labels, in (0, 1).
+        gate: (n,) weights of the given labels, in (0, 1); None for methods that have none.
         given: (n,) int64, the possibly wrong labels.
         true: (n,) int64.
 
     Returns:
         (6,) float64: number of samples, of wrong labels, of recovered labels, of recovered wrong labels, sum
-        of the gate on right and on wrong labels. A label is recovered if the corrected one is the true one.
+        of the gate on right and on wrong labels; without a gate only the first four. A label is recovered if
+        the corrected one is the true one.
     """
     wrong = given != true
     recovered = soft_labels.argmax(dim=1) == true
-    gate = gate.double()
-    sums = [
-        torch.ones_like(gate).sum(),
-        wrong.sum(),
-        recovered.sum(),
-        (recovered & wrong).sum(),
-        torch.where(wrong, 0.0, gate).sum(),
-        torch.where(wrong, gate, 0.0).sum(),
-    ]
+    sums = [torch.ones_like(given).sum(), wrong.sum(), recovered.sum(), (recovered & wrong).sum()]
+    if gate is not None:
+        gate = gate.double()
+        sums += [torch.where(wrong, 0.0, gate).sum(), torch.where(wrong, gate, 0.0).sum()]
     return torch.stack([s.double() for s in sums])
 
 
 def correction_rates(counts: Tensor) -> dict[str, float]:
-    """Figure 1's recovery of all and of wrong labels, and the mean gate on right and on wrong labels.
+    """Figure 1's recovery of all and of wrong labels, and the mean gate, if there is one, on right and wrong ones.
 
     Args:
-        counts: (6,), a sum of what :func:`correction_counts` returned.
+        counts: (6,) or (4,), a sum of what :func:`correction_counts` returned.
     """
-    n, wrong, recovered, recovered_wrong, gate_right, gate_wrong = counts.tolist()
-    return {
-        "recovery_all": _ratio(recovered, n),
-        "recovery_wrong": _ratio(recovered_wrong, wrong),
-        "gate_right": _ratio(gate_right, n - wrong),
-        "gate_wrong": _ratio(gate_wrong, wrong),
-    }
+    n, wrong, recovered, recovered_wrong, *gate = counts.tolist()
+    rates = {"recovery_all": _ratio(recovered, n), "recovery_wrong": _ratio(recovered_wrong, wrong)}
+    if gate:
+        rates |= {"gate_right": _ratio(gate[0], n - wrong), "gate_wrong": _ratio(gate[1], wrong)}
+    return rates
 
 
 def _ratio(a: float, b: float) -> float:

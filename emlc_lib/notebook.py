@@ -12,7 +12,7 @@ from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from .config import Config, ConfigError, unknown_name
+from .config import K_METHODS, Config, ConfigError, unknown_name
 from .data import REPOSITORY, ExperimentData
 from .runs import is_finished, provenance
 from .trainer import estimate_seconds
@@ -38,7 +38,7 @@ def check_parameters(known: Iterable[str]) -> None:
 def describe(config: Config) -> str:
     """One paragraph: what will run, at which preset, on which device."""
     noise = config.human_key if config.noise_type == "human" else f"{config.noise:g}"
-    k = f" with k = {config.k}" if config.method == "emlc" else ""
+    k = f" with k = {config.k}" if config.method in K_METHODS else ""
     where = provenance(config.device)["hardware"]
     start = "SimCLR weights" if config.start == "simclr" else "random weights"
     start += f", {config.start_steps} supervised steps on the clean set" if config.start_steps else ""

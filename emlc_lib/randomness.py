@@ -29,6 +29,8 @@ class Stream(IntEnum):
     PRETRAIN_WEIGHTS = 12
     PRETRAIN_ORDER = 13
     PRETRAIN_AUGMENTATION = 14
+    MLC_WEIGHTS = 20
+    MSLC_WEIGHTS = 21
 
 
 def numpy_generator(seed: int, stream: Stream) -> np.random.Generator:

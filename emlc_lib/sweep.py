@@ -12,7 +12,7 @@ import torch
 from joblib import Parallel, delayed
 
 from .checkpoint import write_atomically
-from .config import Config, ConfigError, make_config
+from .config import K_METHODS, Config, ConfigError, make_config
 from .progress import progress
 from .runs import Run, is_finished, run
 from .tables import accuracy_table, run_table
@@ -35,7 +35,7 @@ def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds
             values = {"noise_type": kind, "noise": float(rate)}
         except ValueError:
             raise ConfigError(f"noise: {noise!r} is not of the form symmetric:0.9") from None
-        for k in ks if method == "emlc" else [1]:
+        for k in ks if method in K_METHODS else [1]:
             config = make_config(method=method, k=k, seed=seed, **values, **common)
             # Training on the clean set alone does not see the noise: one run serves every rate.
             key = f"{seed}-clean_only" if method == "clean_only" else config.name

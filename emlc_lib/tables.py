@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from .config import Config
+from .config import K_METHODS, Config
 from .runs import Run
 
 # Table 1, test accuracy in percent: (mean, standard deviation over 5 seeds or None).
@@ -77,7 +77,7 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
     table = runs if isinstance(runs, pd.DataFrame) else run_table(runs)
     if table.empty:
         return pd.DataFrame()
-    k = np.where(table["method"] == "emlc", " k=" + table["k"].astype(str), "")
+    k = np.where(table["method"].isin(K_METHODS), " k=" + table["k"].astype(str), "")
     labelled = table.assign(
         noise=table["noise_type"] + " " + table["noise"].map("{:g}".format),
         method=table["method"] + k,

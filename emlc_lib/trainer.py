@@ -143,10 +143,14 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
     _train_mode(method, True)
     for t in range(method.period):
         method.step(t)  # the first steps pay for allocation and kernel selection
-    steps = max(3, method.period)
+    # Some methods change what they do in the course of training: look at several points of it.
+    total, pieces = method.last_step(config.epochs), -(-3 // method.period)
+    steps = pieces * method.period
     began = time.perf_counter()
-    for t in range(method.period, method.period + steps):
-        method.step(t)
+    for piece in range(pieces):
+        first = piece * total // pieces // method.period * method.period
+        for t in range(first, first + method.period):
+            method.step(t)
     if config.device.startswith("cuda"):
         torch.cuda.synchronize()
     per_step = (time.perf_counter() - began) / steps
@@ -154,7 +158,7 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
     _train_mode(method, False)
     predict(method.student, data.test_images[:EVALUATION_BATCH], data)
     per_image = (time.perf_counter() - began) / min(EVALUATION_BATCH, len(data.test_images))
-    images = (len(data.test_images) + len(data.clean_labels)) * len(method.networks)
+    images = (len(data.test_images) + len(data.clean_labels)) * (1 if method.teacher is None else 2)
     warm = config.start_steps * per_step / 3
     return warm + method.last_step(config.epochs) * per_step + config.epochs * images * per_image
 

@@ -81,6 +81,14 @@ BAD = [
     ("meta_weights", {"meta_weights": "gamma"}),
     ("meta_term", {"meta_term": "perhaps"}),
     ("augment", {"augment": "strong"}),
+    ("corrector_lr", {"corrector_lr": 0}),
+    ("corrector_lr", {"corrector_lr": 1.1}),
+    ("mix_clean", {"mix_clean": "half"}),
+    ("curvature", {"curvature": "diagonal"}),
+    ("plain_share", {"plain_share": 1}),
+    ("plain_share", {"plain_share": -0.1}),
+    ("soft_targets", {"soft_targets": "soft"}),
+    ("meta_pass", {"meta_pass": "finite_differences"}),
     ("human_labels", {"dataset": "cifar10", "noise_type": "human"}),
     ("noise_type", {"noise_type": "human", "human_labels": "labels.npz"}),
     ("noise_type", {"dataset": "fashion_mnist", "noise_type": "human", "human_labels": "labels.npz"}),
@@ -267,6 +275,12 @@ BASE = {
     "corruption": "adversarial",
     "meta_term": True,
     "meta_weights": "paper",
+    "corrector_lr": None,
+    "mix_clean": True,
+    "curvature": "identity",
+    "plain_share": 0.5,
+    "soft_targets": False,
+    "meta_pass": "double_backward",
     "share_primal": True,
     "precision": "float32",
     "teacher_pass": "kept",
@@ -304,6 +318,12 @@ CHANGES = {
     "corruption": "random",
     "meta_term": False,
     "meta_weights": "exact",
+    "corrector_lr": 0.001,
+    "mix_clean": False,
+    "curvature": "exact",
+    "plain_share": 0.25,
+    "soft_targets": True,
+    "meta_pass": "forward_mode",
     "share_primal": None,
     "precision": "tf32",
     "teacher_pass": "fused",
@@ -356,6 +376,8 @@ class TestIdentity:
         assert base.name == f"cifar10-quick-symmetric-0.9-emlc-k1-seed0-{base.digest}"
         plain = digits(method="cross_entropy", noise=0.0, seed=7, k=5)
         assert plain.name == f"digits-smoke-symmetric-0-cross_entropy-seed7-{plain.digest}"
+        other = digits(method="mlc", noise=0.5, k=5)
+        assert other.name == f"digits-smoke-symmetric-0.5-mlc-k5-seed0-{other.digest}"
         human = make_config(
             preset="quick", device="cpu", noise_type="human", human_labels="x/y.npz", human_key="aggre_label"
         )

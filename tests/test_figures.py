@@ -75,14 +75,16 @@ def test_teacher_figures():
     assert figures.teacher_architecture().axes[0].patches
 
 
-@pytest.mark.parametrize("corrects", [True, False])
-def test_training_curves(corrects):
+@pytest.mark.parametrize(("corrects", "gated"), [(True, True), (True, False), (False, False)])
+def test_training_curves(corrects, gated):
     columns = ["student_test_accuracy", "student_clean_accuracy"]
     if corrects:
-        columns += ["teacher_test_accuracy", "recovery_all", "recovery_wrong", "gate_right", "gate_wrong"]
+        columns += ["recovery_all", "recovery_wrong"]
+    if gated:
+        columns += ["teacher_test_accuracy", "gate_right", "gate_wrong"]
     epochs = pd.DataFrame({"epoch": [1, 2]} | {name: [0.5, 0.6] for name in columns})
     figure = figures.training_curves(epochs, title="a run")
-    assert len(figure.axes) == (3 if corrects else 1)
+    assert len(figure.axes) == 1 + corrects + gated
     assert named(figure)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert list(lines["student, test"].get_ydata()) == [50, 60]

@@ -87,6 +87,15 @@ def test_rates_by_hand_and_against_scikit_learn():
     assert rates["gate_wrong"] == pytest.approx(gate[wrong].double().mean().item(), rel=1e-12)
 
 
+def test_without_a_gate_there_are_no_rates_of_one():
+    soft, gate, given, true = sample(300)
+    counts = correction_counts(soft, None, given, true)
+    assert torch.equal(counts, correction_counts(soft, gate, given, true)[:4])
+    rates = correction_rates(counts)
+    assert list(rates) == ["recovery_all", "recovery_wrong"]
+    assert rates.items() <= correction_rates(correction_counts(soft, gate, given, true)).items()
+
+
 def test_rates_of_four_samples():
     """True 0 0 1 1, given 0 1 1 0, corrected 0 0 0 1: two wrong labels, both recovered; one right one spoilt."""
     soft = torch.eye(2)[[0, 0, 0, 1]]

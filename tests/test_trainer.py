@@ -54,6 +54,11 @@ def test_the_registry_and_the_configuration_name_the_same_methods():
         {"augment": False, "schedule": "none", "weight_decay": 5e-4},
         {"method": "cross_entropy"},
         {"method": "clean_only"},
+        {"method": "mlc"},
+        {"method": "mlc", "k": 3, "curvature": "exact"},
+        {"method": "mlc", "mix_clean": False, "meta_pass": "forward_mode"},
+        {"method": "mslc", "plain_share": 0.5},
+        {"method": "mslc", "plain_share": 0.0, "soft_targets": True, "meta_pass": "forward_mode"},
     ],
 )
 def test_every_option_trains_and_repeats_bit_for_bit(changes):

@@ -18,9 +18,10 @@ def training_curves(epochs: pd.DataFrame, title: str = "") -> Figure:
     Args:
         epochs: one run's log, one row per epoch; recovery and gate are drawn where it has them.
     """
-    corrects = "recovery_all" in epochs
+    corrects, gated = "recovery_all" in epochs, "gate_right" in epochs
+    panels = 1 + corrects + gated
     with style():
-        figure, axes = plt.subplots(1, 3 if corrects else 1, figsize=(13 if corrects else 5, 3.6), squeeze=False)
+        figure, axes = plt.subplots(1, panels, figsize=(1 + 4 * panels, 3.6), squeeze=False)
         axes = axes[0]
         x = epochs["epoch"]
         axes[0].plot(x, 100 * epochs["student_test_accuracy"], color=BLUE, marker="o", ms=4, label="student, test")
@@ -34,6 +35,7 @@ def training_curves(epochs: pd.DataFrame, title: str = "") -> Figure:
             axes[1].plot(x, 100 * epochs["recovery_all"], color=BLUE, label="all labels")
             axes[1].plot(x, 100 * epochs["recovery_wrong"], color=BLUE, ls="--", label="wrong labels")
             axes[1].set(ylabel="labels recovered, %", ylim=(0, 100))
+        if gated:
             axes[2].plot(x, epochs["gate_right"], color=BLUE, label="right labels")
             axes[2].plot(x, epochs["gate_wrong"], color=ORANGE, ls="--", label="wrong labels")
             axes[2].set(ylabel="mean gate $w_i$", ylim=(0, 1))

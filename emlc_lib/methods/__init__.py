@@ -3,11 +3,15 @@
 from .base import Method
 from .cross_entropy import CleanOnly, CrossEntropy
 from .emlc import EMLC
+from .mlc import MLC
+from .mslc import MSLC
 
 METHODS: dict[str, type[Method]] = {
     "emlc": EMLC,
+    "mlc": MLC,
+    "mslc": MSLC,
     "cross_entropy": CrossEntropy,
     "clean_only": CleanOnly,
 }
 
-__all__ = ["EMLC", "METHODS", "CleanOnly", "CrossEntropy", "Method"]
+__all__ = ["EMLC", "METHODS", "MLC", "MSLC", "CleanOnly", "CrossEntropy", "Method"]

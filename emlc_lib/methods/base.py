@@ -65,13 +65,25 @@ class Method(ABC):
 
         Each loss is differentiated before the next is asked for, so that a generator needs the memory of one.
         """
-        optimiser = self.optimisers[name]
-        for group in optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * self.schedule(t)
+        optimiser = self._scheduled(name, t)
         optimiser.zero_grad(set_to_none=True)
         for loss in losses:
             loss.backward()
         optimiser.step()
+
+    def apply(self, name: str, gradients: Iterable[Tensor], t: int) -> None:
+        """Step t of the named optimiser with the given gradients, one per parameter, at the scheduled rate."""
+        optimiser = self._scheduled(name, t)
+        params = [p for group in optimiser.param_groups for p in group["params"]]
+        for p, gradient in zip(params, gradients, strict=True):
+            p.grad = gradient.detach()
+        optimiser.step()
+
+    def _scheduled(self, name: str, t: int) -> torch.optim.Optimizer:
+        optimiser = self.optimisers[name]
+        for group in optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * self.schedule(t)
+        return optimiser
 
     def logits(self, x: Tensor) -> Tensor:
         """The student's logits (n, C) in float32, its passes in the configured precision."""
