@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from .execution import Precision
 
 Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
-Method = Literal["emlc", "cross_entropy", "clean_only"]
+Method = Literal["emlc", "mwnet", "mlnt", "fasten", "cross_entropy", "clean_only"]
 NoiseType = Literal["symmetric", "asymmetric", "human"]
 Preset = Literal["smoke", "quick", "paper"]
 Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50"]
@@ -130,6 +130,19 @@ class Config(BaseModel):
         "response, or no approximation at all (k extra Hessian-vector products)",
     )
 
+    # Of one competing method each, whose name comes first; see its file for where the value is from.
+    mwnet_lr: float = Field(1e-3, gt=0, le=10, description="Adam's learning rate for the weight net; constant")
+    mlnt_sets: int = Field(10, ge=1, le=100, description="M, sets of synthetic labels per batch")
+    mlnt_lr: float = Field(0.2, gt=0, le=10, description="alpha, the learning rate of the look-ahead step")
+    mlnt_meta_lr: float = Field(0.4, ge=0, le=10, description="eta, the meta step's rate after its ramp-up")
+    mlnt_decay: float = Field(0.99, ge=0, lt=1, description="gamma of the moving average that is the teacher")
+    fasten_threshold: float = Field(
+        0.8, ge=0, le=1, description="rho, the confidence from which a label is corrected"
+    )
+    fasten_noisy_weight: float = Field(
+        0.5, gt=0, le=100, description="lambda, the weight of the noisy head's loss"
+    )
+
     # How it is computed. Only fused and bfloat16 change more than rounding.
     precision: Precision = Field(
         "float32",
@@ -189,6 +202,8 @@ class Config(BaseModel):
         values = self.model_dump()
         if self.noise_type == "human":
             del values["noise"]  # not used
+        others = tuple(f"{method}_" for method in get_args(Method) if method != self.method)
+        values = {name: value for name, value in values.items() if not name.startswith(others)}  # not used
         if self.human_labels is not None and Path(self.human_labels).is_file():
             # What the labels are counts, not where the file lies.
             values["human_labels"] = hashlib.sha256(Path(self.human_labels).read_bytes()).hexdigest()

@@ -16,7 +16,7 @@ def correction_counts(soft_labels: Tensor, gate: Tensor, given: Tensor, true: Te
 
     Args:
         soft_labels: (n, C) corrected labels.
-        gate: (n,) weights of the given labels, in (0, 1).
+        gate: (n,) weights of the given labels, in [0, 1].
         given: (n,) int64, the possibly wrong labels.
         true: (n,) int64.
 

@@ -29,6 +29,9 @@ class Stream(IntEnum):
     PRETRAIN_WEIGHTS = 12
     PRETRAIN_ORDER = 13
     PRETRAIN_AUGMENTATION = 14
+    MWNET_WEIGHTS = 30
+    MLNT_LABELS = 31
+    FASTEN_WEIGHTS = 32
 
 
 def numpy_generator(seed: int, stream: Stream) -> np.random.Generator:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from emlc_lib.config import PRESETS, WARM_START, Config, ConfigError, make_config, unknown_name
+from emlc_lib.config import Method as MethodName
 
 NAN = float("nan")
 
@@ -268,6 +269,13 @@ BASE = {
     "meta_term": True,
     "meta_weights": "paper",
     "share_primal": True,
+    "mwnet_lr": 1e-3,
+    "mlnt_sets": 10,
+    "mlnt_lr": 0.2,
+    "mlnt_meta_lr": 0.4,
+    "mlnt_decay": 0.99,
+    "fasten_threshold": 0.8,
+    "fasten_noisy_weight": 0.5,
     "precision": "float32",
     "teacher_pass": "kept",
     "compile": False,
@@ -305,11 +313,23 @@ CHANGES = {
     "meta_term": False,
     "meta_weights": "exact",
     "share_primal": None,
+    "mwnet_lr": 1e-4,
+    "mlnt_sets": 2,
+    "mlnt_lr": 0.1,
+    "mlnt_meta_lr": 0.0,
+    "mlnt_decay": 0.999,
+    "fasten_threshold": 0.9,
+    "fasten_noisy_weight": 1.0,
     "precision": "tf32",
     "teacher_pass": "fused",
     "compile": True,
     "channels_last": False,
 }
+
+
+def owner(field):
+    """The method whose own parameter this is, if it is one."""
+    return next((name for name in MethodName.__args__ if field.startswith(f"{name}_")), None)
 
 
 class TestIdentity:
@@ -326,6 +346,9 @@ class TestIdentity:
         # On a GPU tf32 is allowed; compile and a shared primal exclude each other.
         changes = [c | {"device": "cuda"} if "precision" in c else c for c in changes]
         changes = [c | {"share_primal": False} if "compile" in c else c for c in changes]
+        # What belongs to one method counts for that method; each is compared with the method's defaults too.
+        changes = [c | {"method": m} if (m := owner(next(iter(c)))) else c for c in changes]
+        changes += [{"method": method} for method in {owner(name) for name in CHANGES} - {None}]
         changes.append({"start": "simclr", "start_weights": str(file)})  # which are the shipped ones otherwise
         configs = [base, *(Config(**BASE | change) for change in changes)]
         assert len({config.digest for config in configs}) == len(configs)
@@ -339,6 +362,12 @@ class TestIdentity:
         again = Config(**json.loads(json.dumps(base.model_dump())))
         assert again == base
         assert again.digest == base.digest
+
+    def test_another_methods_parameters_do_not_count(self, base):
+        """So that a run keeps its name when methods are added to the project."""
+        for name, value in CHANGES.items():
+            if owner(name):
+                assert Config(**BASE | {name: value}).digest == base.digest
 
     def test_human_labels_count_by_what_is_in_them(self, tmp_path):
         def config(folder, label):

@@ -3,11 +3,17 @@
 from .base import Method
 from .cross_entropy import CleanOnly, CrossEntropy
 from .emlc import EMLC
+from .fasten import FasTEN
+from .mlnt import MLNT
+from .mwnet import MWNet
 
 METHODS: dict[str, type[Method]] = {
     "emlc": EMLC,
+    "mwnet": MWNet,
+    "mlnt": MLNT,
+    "fasten": FasTEN,
     "cross_entropy": CrossEntropy,
     "clean_only": CleanOnly,
 }
 
-__all__ = ["EMLC", "METHODS", "CleanOnly", "CrossEntropy", "Method"]
+__all__ = ["EMLC", "METHODS", "MLNT", "CleanOnly", "CrossEntropy", "FasTEN", "MWNet", "Method"]
