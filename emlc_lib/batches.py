@@ -70,10 +70,27 @@ class Batches:
         order = Stream.START_ORDER if start else Stream.CLEAN_ORDER
         augmentation = Stream.START_AUGMENTATION if start else Stream.CLEAN_AUGMENTATION
         index = self._slice(order, len(data.clean_labels), size, t)
-        images = data.clean_images[index]
+        return self._clean(index, torch_generator(seed, augmentation, t))
+
+    def balanced_clean(self, t: int, per_class: int) -> CleanBatch:
+        """A clean batch with ``per_class`` samples of every class, sorted by class; (C per_class, ...).
+
+        Batch t is the t-th slice of an endless sequence of permutations within each class. The clean set is
+        class-balanced by construction.
+        """
+        labels, n_classes = self.data.clean_labels, self.data.n_classes
+        per_pass = len(labels) // n_classes // per_class
+        order = self._order(Stream.CLEAN_ORDER, len(labels), t // per_pass)
+        order = order[labels[order].argsort(stable=True)].view(n_classes, -1)
+        first = t % per_pass * per_class
+        index = order[:, first : first + per_class].flatten()
+        return self._clean(index, torch_generator(self.config.seed, Stream.CLEAN_AUGMENTATION, t))
+
+    def _clean(self, index: Tensor, generator: torch.Generator) -> CleanBatch:
+        images = self.data.clean_images[index]
         if self.config.augment:
-            images = augment_clean(images, self.config.dataset, torch_generator(seed, augmentation, t))
-        return CleanBatch(self._float(images), data.clean_labels[index])
+            images = augment_clean(images, self.config.dataset, generator)
+        return CleanBatch(self._float(images), self.data.clean_labels[index])
 
     def _float(self, images: Tensor) -> Tensor:
         images = normalise(images, self.data.mean, self.data.std)

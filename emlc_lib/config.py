@@ -19,13 +19,23 @@ from safetensors import SafetensorError, safe_open
 from .execution import Precision
 
 Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
-Method = Literal["emlc", "mlc", "mslc", "cross_entropy", "clean_only"]
+Method = Literal[
+    "emlc", "mlc", "mslc", "mwnet", "mlnt", "fasten", "cross_entropy", "clean_only"
+]  # fmt: skip
 NoiseType = Literal["symmetric", "asymmetric", "human"]
 Preset = Literal["smoke", "quick", "paper"]
 Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50"]
 
 # The methods that look k steps ahead.
 K_METHODS = ("emlc", "mlc")
+
+# Who looks at a parameter that not every method looks at, apart from those named after one method.
+_USED_BY: dict[str, tuple[str, ...]] = {
+    "k": K_METHODS,
+    "meta_pass": ("mlc", "mslc"),
+    **dict.fromkeys(["teacher_lr", "teacher_momentum", "teacher_pass", "corruption"], ("emlc",)),
+    **dict.fromkeys(["meta_term", "meta_weights", "step_order", "step_mean"], ("emlc",)),
+}
 
 # Feature extractors that this project pretrained itself, each with its card (a JSON file of the same name).
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
@@ -108,8 +118,19 @@ class Config(BaseModel):
     noise: float = Field(0.9, ge=0, le=1, description="noise rate of Appendix E; human noise has its own")
     human_labels: str | None = Field(None, description="path of an .npz file, for human noise only")
     human_key: str = Field("worse_label", description="name of the label array in that file")
+    asymmetric_map: Literal["similar", "random"] = Field(
+        "similar",
+        description="what asymmetric noise turns a class into: a similar one (Appendix E), or a random other one, "
+        "as in the released code",
+    )
     n_clean: int = Field(gt=0, description="size of the class-balanced clean set")
     n_noisy: int | None = Field(None, gt=0, description="size of the noisy set; None takes all the rest")
+
+    splits: Literal["disjoint", "released"] = Field(
+        "disjoint",
+        description="released: as in the released code, the noisy set is drawn without regard to the clean one, "
+        "and the epoch is chosen by n_clean further clean labels instead of the clean set",
+    )
 
     model: Model
     start: Literal["random", "simclr"] = Field(
@@ -144,27 +165,50 @@ class Config(BaseModel):
         "response, or no approximation at all (k extra Hessian-vector products)",
     )
 
-    # Of the methods that EMLC is compared with.
-    corrector_lr: float | None = Field(
-        None, gt=0, le=1, description="Adam's rate for the label corrector; None takes 3e-4 (mlc), 1e-3 (mslc)"
+    # Where the released code differs from the paper (09_fidelity). The defaults are the paper's.
+    step_order: Literal["matched", "reversed"] = Field(
+        "matched",
+        description="for k > 1; reversed multiplies the last step's Jacobian-vector product with the first step's "
+        "labels and so on, as the released code does since May 2023",
     )
-    mix_clean: bool = Field(
+    step_mean: bool = Field(
+        False, description="for k > 1, divides the meta term by k as well, as the released code does"
+    )
+    teacher_momentum: float | None = Field(
+        None, ge=0, lt=1, description="None takes the student's; the released code has none for the teacher"
+    )
+
+    # Of one competing method each, whose name comes first; see its file for where the value is from.
+    mlc_lr: float = Field(3e-4, gt=0, le=1, description="Adam's rate for the label correction network")
+    mlc_mix_clean: bool = Field(
         True,
-        description="mlc: one half of each clean batch trains the student and the other is the meta-objective, as "
-        "in all published commands; False: all of it is the meta-objective",
+        description="one half of each clean batch trains the student and the other is the meta-objective, as in "
+        "all published commands; False: all of it is the meta-objective",
     )
-    curvature: Literal["identity", "exact"] = Field(
+    mlc_curvature: Literal["identity", "exact"] = Field(
         "identity",
-        description="mlc with k > 1: H_ww in the discount of earlier meta-gradients, the identity as published, "
-        "or the Hessian of the student's loss (one Hessian-vector product more a step)",
+        description="for k > 1, H_ww in the discount of earlier meta-gradients: the identity as published, or the "
+        "Hessian of the student's loss (one Hessian-vector product more a step)",
     )
-    plain_share: float = Field(
-        2 / 3, ge=0, lt=1, description="mslc: share of the epochs before labels are corrected (80 of 120)"
+    mslc_lr: float = Field(1e-3, gt=0, le=1, description="Adam's rate for the two coefficient networks")
+    mslc_plain_share: float = Field(
+        2 / 3, ge=0, lt=1, description="share of the epochs before labels are corrected (80 of 120)"
     )
-    soft_targets: bool = Field(
+    mslc_soft_targets: bool = Field(
         False,
-        description="mslc: predictions enter the corrected label as their highest class (its public code); "
-        "True: as probabilities (its eq. 8 to the letter)",
+        description="predictions enter the corrected label as their highest class (its public code); True: as "
+        "probabilities (its eq. 8 to the letter)",
+    )
+    mwnet_lr: float = Field(1e-3, gt=0, le=10, description="Adam's learning rate for the weight net; constant")
+    mlnt_sets: int = Field(10, ge=1, le=100, description="M, sets of synthetic labels per batch")
+    mlnt_lr: float = Field(0.2, gt=0, le=10, description="alpha, the learning rate of the look-ahead step")
+    mlnt_meta_lr: float = Field(0.4, ge=0, le=10, description="eta, the meta step's rate after its ramp-up")
+    mlnt_decay: float = Field(0.99, ge=0, lt=1, description="gamma of the moving average that is the teacher")
+    fasten_threshold: float = Field(
+        0.8, ge=0, le=1, description="rho, the confidence from which a label is corrected"
+    )
+    fasten_noisy_weight: float = Field(
+        0.5, gt=0, le=100, description="lambda, the weight of the noisy head's loss"
     )
     meta_pass: Literal["double_backward", "forward_mode"] = Field(
         "double_backward",
@@ -227,10 +271,13 @@ class Config(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that differ whenever any parameter differs."""
+        """Eight hexadecimal digits that differ whenever any parameter that this method uses differs."""
         values = self.model_dump()
         if self.noise_type == "human":
             del values["noise"]  # not used
+        if self.noise_type != "asymmetric":
+            del values["asymmetric_map"]
+        values = {name: value for name, value in values.items() if self._uses(name)}
         if self.human_labels is not None and Path(self.human_labels).is_file():
             # What the labels are counts, not where the file lies.
             values["human_labels"] = hashlib.sha256(Path(self.human_labels).read_bytes()).hexdigest()
@@ -239,6 +286,11 @@ class Config(BaseModel):
             values["start_weights"] = weights_digest(file)
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def _uses(self, name: str) -> bool:
+        """Whether this configuration's method looks at the parameter."""
+        own = [method for method in get_args(Method) if name.startswith(f"{method}_")]
+        return self.method in (own or _USED_BY.get(name, get_args(Method)))
 
     @property
     def name(self) -> str:
@@ -256,7 +308,7 @@ class Config(BaseModel):
 PRESETS: dict[str, dict] = {
     "smoke": dict(
         model="small_cnn", start="random", n_clean=100, epochs=25, schedule="cosine", batch_size=64,
-        clean_batch_size=32, plain_share=0.2,
+        clean_batch_size=32, mslc_plain_share=0.2,
     ),
     "quick": dict(
         model="resnet_narrow", start="simclr", start_steps=200, start_lr=0.05, n_clean=1000, n_noisy=20_000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,15 +62,17 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint indices into the training set, each sorted.
+    """Indices into the training set, each sorted; clean and noisy ones are disjoint unless asked otherwise.
 
     Attributes:
         clean: (m,) the class-balanced clean set.
         noisy: (n,) the noisy set.
+        validation: (m,) the class-balanced set that the epoch is chosen on: the clean set unless asked otherwise.
     """
 
     clean: np.ndarray
     noisy: np.ndarray
+    validation: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class ExperimentData:
     true_labels: Tensor
     clean_images: Tensor
     clean_labels: Tensor
+    validation_images: Tensor
+    validation_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
     corruption: noise.NoisyLabels
@@ -209,7 +214,28 @@ def split_clean_noisy(
         rest = rest[:n_noisy]
     if not len(rest):
         raise ValueError(f"n_clean: {n_clean} leaves no sample for the noisy set")
-    return Split(np.sort(clean), np.sort(rest))
+    clean = np.sort(clean)
+    return Split(clean, np.sort(rest), clean)
+
+
+def split_as_released(
+    labels: np.ndarray,
+    n_classes: int,
+    n_clean: int,
+    n_noisy: int | None,
+    generators: Sequence[np.random.Generator],
+) -> Split:
+    """The released code's splits: clean, noisy and validation set come from three independent shuffles.
+
+    Nearly all clean and validation images are in the noisy set too, if that is as large as it can be, and the
+    validation set takes n_clean more clean labels. For comparison only.
+
+    Args:
+        labels, n_classes, n_clean, n_noisy: as for :func:`split_clean_noisy`.
+        generators: three; the first gives the same clean set as it gives :func:`split_clean_noisy`.
+    """
+    clean, noisy, validation = (split_clean_noisy(labels, n_classes, n_clean, n_noisy, rng) for rng in generators)
+    return Split(clean.clean, noisy.noisy, validation.clean)
 
 
 def prepare(config: Config, images: ImageSet | None = None) -> ExperimentData:
@@ -221,14 +247,22 @@ def prepare(config: Config, images: ImageSet | None = None) -> ExperimentData:
     images = images or load_dataset(config.dataset)
     n_classes = len(images.classes)
     split_rng, noise_rng = (numpy_generator(config.seed, s) for s in (Stream.SPLIT, Stream.NOISE))
-    split = split_clean_noisy(images.train_labels, n_classes, config.n_clean, config.n_noisy, split_rng)
+    sizes = (images.train_labels, n_classes, config.n_clean, config.n_noisy)
+    if config.splits == "released":
+        others = [numpy_generator(config.seed, s) for s in (Stream.RELEASED_NOISY, Stream.RELEASED_VALIDATION)]
+        split = split_as_released(*sizes, [split_rng, *others])
+    else:
+        split = split_clean_noisy(*sizes, split_rng)
     if config.batch_size > len(split.noisy):
         raise ValueError(f"batch_size: {config.batch_size} is more than the {len(split.noisy)} noisy samples")
     true = images.train_labels[split.noisy]
     if config.noise_type == "symmetric":
         corruption = noise.symmetric_noise(true, n_classes, config.noise, noise_rng)
     elif config.noise_type == "asymmetric":
-        successor = noise.successor_classes(config.dataset, images.classes)
+        if config.asymmetric_map == "random":
+            successor = noise.random_successors(n_classes, numpy_generator(config.seed, Stream.FLIP_MAP))
+        else:
+            successor = noise.successor_classes(config.dataset, images.classes)
         corruption = noise.asymmetric_noise(true, n_classes, config.noise, noise_rng, successor)
     else:
         labels = noise.read_human_labels(config.human_labels, config.human_key)
@@ -245,6 +279,8 @@ def prepare(config: Config, images: ImageSet | None = None) -> ExperimentData:
         true_labels=torch.from_numpy(corruption.true).to(device),
         clean_images=images.train_images[split.clean].to(device),
         clean_labels=torch.from_numpy(images.train_labels[split.clean]).to(device),
+        validation_images=images.train_images[split.validation].to(device),
+        validation_labels=torch.from_numpy(images.train_labels[split.validation]).to(device),
         test_images=images.test_images.to(device),
         test_labels=torch.from_numpy(images.test_labels).to(device),
         corruption=corruption,

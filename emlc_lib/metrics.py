@@ -16,7 +16,7 @@ def correction_counts(soft_labels: Tensor, gate: Tensor | None, given: Tensor, t
 
     Args:
         soft_labels: (n, C) corrected labels.
-        gate: (n,) weights of the given labels, in (0, 1); None for methods that have none.
+        gate: (n,) weights of the given labels, in [0, 1]; None for methods that have none.
         given: (n,) int64, the possibly wrong labels.
         true: (n,) int64.
 

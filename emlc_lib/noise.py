@@ -156,6 +156,17 @@ def successor_classes(dataset: str, classes: list[str]) -> np.ndarray:
     return np.array([index[pairs.get(name, name)] for name in classes])
 
 
+def random_successors(n_classes: int, rng: np.random.Generator) -> np.ndarray:
+    """(C,) int64: for each class another one, drawn uniformly, as the released code's flips have it.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+    if n_classes < 2:
+        raise ValueError(f"n_classes: {n_classes} leave no other class to flip to")
+    return (np.arange(n_classes) + rng.integers(1, n_classes, size=n_classes)) % n_classes
+
+
 def human_noise(true, n_classes: int, labels) -> NoisyLabels:
     """Labels that people gave (CIFAR-10N, CIFAR-100N), in the order of ``true``.
 

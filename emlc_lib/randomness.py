@@ -29,8 +29,14 @@ class Stream(IntEnum):
     PRETRAIN_WEIGHTS = 12
     PRETRAIN_ORDER = 13
     PRETRAIN_AUGMENTATION = 14
+    FLIP_MAP = 15
+    RELEASED_NOISY = 16
+    RELEASED_VALIDATION = 17
     MLC_WEIGHTS = 20
     MSLC_WEIGHTS = 21
+    MWNET_WEIGHTS = 30
+    MLNT_LABELS = 31
+    FASTEN_WEIGHTS = 32
 
 
 def numpy_generator(seed: int, stream: Stream) -> np.random.Generator:

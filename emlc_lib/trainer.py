@@ -164,13 +164,17 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
 
 
 def evaluate(method: Method, data: ExperimentData) -> dict[str, float]:
-    """Accuracies in evaluation mode, without augmentation; leaves the networks in evaluation mode."""
+    """Accuracies in evaluation mode, without augmentation; leaves the networks in evaluation mode.
+
+    The clean ones, by which the epoch is chosen, are on the clean set, with ``splits="released"`` on further clean
+    labels.
+    """
     _train_mode(method, False)
-    clean = predict(method.student, data.clean_images, data)
+    clean = predict(method.student, data.validation_images, data)
     test = predict(method.student, data.test_images, data)
     row = {
-        "student_clean_accuracy": _accuracy(clean, data.clean_labels),
-        "student_clean_loss": F.cross_entropy(clean, data.clean_labels).item(),
+        "student_clean_accuracy": _accuracy(clean, data.validation_labels),
+        "student_clean_loss": F.cross_entropy(clean, data.validation_labels).item(),
         "student_test_accuracy": _accuracy(test, data.test_labels),
     }
     if method.teacher is not None:

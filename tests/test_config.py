@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from emlc_lib.config import PRESETS, WARM_START, Config, ConfigError, make_config, unknown_name
+from emlc_lib.config import Method as MethodName
 
 NAN = float("nan")
 
@@ -81,13 +83,16 @@ BAD = [
     ("meta_weights", {"meta_weights": "gamma"}),
     ("meta_term", {"meta_term": "perhaps"}),
     ("augment", {"augment": "strong"}),
-    ("corrector_lr", {"corrector_lr": 0}),
-    ("corrector_lr", {"corrector_lr": 1.1}),
-    ("mix_clean", {"mix_clean": "half"}),
-    ("curvature", {"curvature": "diagonal"}),
-    ("plain_share", {"plain_share": 1}),
-    ("plain_share", {"plain_share": -0.1}),
-    ("soft_targets", {"soft_targets": "soft"}),
+    ("mlc_lr", {"mlc_lr": 0}),
+    ("mslc_lr", {"mslc_lr": 1.1}),
+    ("mlc_mix_clean", {"mlc_mix_clean": "half"}),
+    ("mlc_curvature", {"mlc_curvature": "diagonal"}),
+    ("mslc_plain_share", {"mslc_plain_share": 1}),
+    ("step_order", {"step_order": "backwards"}),
+    ("splits", {"splits": "overlapping"}),
+    ("asymmetric_map", {"asymmetric_map": "flip"}),
+    ("teacher_momentum", {"teacher_momentum": 1.0}),
+    ("mslc_soft_targets", {"mslc_soft_targets": "soft"}),
     ("meta_pass", {"meta_pass": "finite_differences"}),
     ("human_labels", {"dataset": "cifar10", "noise_type": "human"}),
     ("noise_type", {"noise_type": "human", "human_labels": "labels.npz"}),
@@ -245,6 +250,7 @@ class TestPresets:
         assert json.dumps(PRESETS) == before
 
 
+OTHER_METHODS = set(get_args(MethodName)) - {"emlc"}
 BASE = {
     "dataset": "cifar10",
     "preset": "quick",
@@ -253,6 +259,8 @@ BASE = {
     "device": "cpu",
     "noise_type": "symmetric",
     "noise": 0.9,
+    "asymmetric_map": "similar",
+    "splits": "disjoint",
     "human_labels": None,
     "human_key": "worse_label",
     "n_clean": 1000,
@@ -275,13 +283,24 @@ BASE = {
     "corruption": "adversarial",
     "meta_term": True,
     "meta_weights": "paper",
-    "corrector_lr": None,
-    "mix_clean": True,
-    "curvature": "identity",
-    "plain_share": 0.5,
-    "soft_targets": False,
+    "step_order": "matched",
+    "step_mean": False,
+    "teacher_momentum": None,
+    "mlc_lr": 3e-4,
+    "mlc_mix_clean": True,
+    "mlc_curvature": "identity",
+    "mslc_lr": 1e-3,
+    "mslc_plain_share": 0.5,
+    "mslc_soft_targets": False,
     "meta_pass": "double_backward",
     "share_primal": True,
+    "mwnet_lr": 1e-3,
+    "mlnt_sets": 10,
+    "mlnt_lr": 0.2,
+    "mlnt_meta_lr": 0.4,
+    "mlnt_decay": 0.99,
+    "fasten_threshold": 0.8,
+    "fasten_noisy_weight": 0.5,
     "precision": "float32",
     "teacher_pass": "kept",
     "compile": False,
@@ -296,6 +315,8 @@ CHANGES = {
     "device": "cuda",
     "noise_type": "asymmetric",
     "noise": 0.8,
+    "asymmetric_map": "random",
+    "splits": "released",
     "human_labels": "labels.npz",
     "human_key": "aggre_label",
     "n_clean": 500,
@@ -318,17 +339,40 @@ CHANGES = {
     "corruption": "random",
     "meta_term": False,
     "meta_weights": "exact",
-    "corrector_lr": 0.001,
-    "mix_clean": False,
-    "curvature": "exact",
-    "plain_share": 0.25,
-    "soft_targets": True,
+    "step_order": "reversed",
+    "step_mean": True,
+    "teacher_momentum": 0.0,
+    "mlc_lr": 1e-3,
+    "mlc_mix_clean": False,
+    "mlc_curvature": "exact",
+    "mslc_lr": 1e-4,
+    "mslc_plain_share": 0.25,
+    "mslc_soft_targets": True,
     "meta_pass": "forward_mode",
     "share_primal": None,
+    "mwnet_lr": 1e-4,
+    "mlnt_sets": 2,
+    "mlnt_lr": 0.1,
+    "mlnt_meta_lr": 0.0,
+    "mlnt_decay": 0.999,
+    "fasten_threshold": 0.9,
+    "fasten_noisy_weight": 1.0,
     "precision": "tf32",
     "teacher_pass": "fused",
     "compile": True,
     "channels_last": False,
+}
+
+
+# Which method looks at a parameter that not all look at, and one that does not look at it.
+USED = {
+    **dict.fromkeys(["k"], ("mlc", "fasten")),
+    **dict.fromkeys(["meta_pass"], ("mslc", "emlc")),
+    **dict.fromkeys(
+        ["teacher_lr", "teacher_momentum", "corruption", "meta_term", "meta_weights"], ("emlc", "mlc")
+    ),
+    **dict.fromkeys(["step_order", "step_mean", "teacher_pass"], ("emlc", "mlc")),
+    **{name: (name.split("_")[0], "emlc") for name in CHANGES if name.split("_")[0] in OTHER_METHODS},
 }
 
 
@@ -346,6 +390,10 @@ class TestIdentity:
         # On a GPU tf32 is allowed; compile and a shared primal exclude each other.
         changes = [c | {"device": "cuda"} if "precision" in c else c for c in changes]
         changes = [c | {"share_primal": False} if "compile" in c else c for c in changes]
+        # Some count for some methods alone; each is compared with the method's defaults too.
+        changes = [c | {"method": USED[name][0]} if (name := next(iter(c))) in USED else c for c in changes]
+        changes = [c | {"noise_type": "asymmetric"} if "asymmetric_map" in c else c for c in changes]
+        changes += [{"method": method} for method in {user for user, _ in USED.values()} - {"emlc"}]
         changes.append({"start": "simclr", "start_weights": str(file)})  # which are the shipped ones otherwise
         configs = [base, *(Config(**BASE | change) for change in changes)]
         assert len({config.digest for config in configs}) == len(configs)
@@ -359,6 +407,13 @@ class TestIdentity:
         again = Config(**json.loads(json.dumps(base.model_dump())))
         assert again == base
         assert again.digest == base.digest
+
+    def test_another_methods_parameters_do_not_count(self, base):
+        """So that a run keeps its name when methods are added to the project."""
+        for name, (_, other) in USED.items():
+            values = BASE | {"method": other}
+            assert Config(**values | {name: CHANGES[name]}).digest == Config(**values).digest, name
+        assert Config(**BASE | {"asymmetric_map": "random"}).digest == base.digest  # the noise is symmetric
 
     def test_human_labels_count_by_what_is_in_them(self, tmp_path):
         def config(folder, label):

@@ -85,7 +85,7 @@ def through_the_update(built, t, *, momentum=0.0, weight_decay=0.0, buffers=None
     """d(clean loss after the student's step)/d(alpha) by autograd through the step, MLC's networks as they are."""
     student, corrector = stateless(built.student), built.corrector
     batch, config = built.batches.noisy(t), built.config
-    meta, own = halves(built.batches.clean(t, config.clean_batch_size), config.mix_clean)
+    meta, own = halves(built.batches.clean(t, config.clean_batch_size), config.mlc_mix_clean)
     w = {n: p.detach().clone().requires_grad_() for n, p in student.named_parameters()}
     features = student.features(batch.x).detach()
     loss = student_loss(student, w, corrector(features, batch.given), batch.x, own)
@@ -102,7 +102,7 @@ def through_the_update(built, t, *, momentum=0.0, weight_decay=0.0, buffers=None
 @pytest.mark.parametrize("mix", [True, False])
 @pytest.mark.parametrize("meta_pass", ["double_backward", "forward_mode"])
 def test_one_step_is_exact(kind, mix, meta_pass):
-    built, seen = method(kind, mix_clean=mix, meta_pass=meta_pass)
+    built, seen = method(kind, mlc_mix_clean=mix, meta_pass=meta_pass)
     for t in range(2):
         expected = through_the_update(built, t)
         built.step(t)
@@ -141,7 +141,7 @@ def test_the_students_step_is_sgd_on_the_corrected_labels():
     assert log["meta_loss"].item() == pytest.approx(after.item(), rel=1e-12)
 
 
-def dense(built, steps, curvature):
+def dense(built, steps, mlc_curvature):
     """G after some steps from full matrices: H_wa (W, A) and H_ww (W, W) by torch.func, w and alpha flattened."""
     student, corrector, config = copy.deepcopy(built.student), built.corrector, built.config
     alpha = {n: p.detach() for n, p in corrector.named_parameters()}
@@ -155,7 +155,7 @@ def dense(built, steps, curvature):
     carried = None
     for t in range(steps):
         batch = built.batches.noisy(t)
-        meta, own = halves(built.batches.clean(t, config.clean_batch_size), config.mix_clean)
+        meta, own = halves(built.batches.clean(t, config.clean_batch_size), config.mlc_mix_clean)
         hidden = {n.removeprefix("features."): v for n, v in unflat(w).items() if n.startswith("features.")}
         features = functional_call(student.features, hidden, (batch.x,)).detach()
 
@@ -170,7 +170,7 @@ def dense(built, steps, curvature):
         h_ww = jacrev(slope)(w, alpha)
         blocks = jacrev(lambda a, w=w, slope=slope: slope(w, a))(alpha)
         h_wa = torch.cat([blocks[n].reshape(len(w), -1) for n in alpha], dim=1)
-        if curvature == "identity":
+        if mlc_curvature == "identity":
             h_ww = torch.eye(len(w), dtype=w.dtype)
         after = w - LR * slope(w, alpha)
         g, g_after = torch.func.grad(clean)(w), torch.func.grad(clean)(after)
@@ -182,18 +182,20 @@ def dense(built, steps, curvature):
     return carried
 
 
-@pytest.mark.parametrize("curvature", ["identity", "exact"])
+@pytest.mark.parametrize("mlc_curvature", ["identity", "exact"])
 @pytest.mark.parametrize("mix", [True, False])
 @pytest.mark.parametrize("meta_pass", ["double_backward", "forward_mode"])
-def test_the_discounted_meta_gradient_of_three_steps(curvature, mix, meta_pass):
-    built, seen = method("smooth", k=3, curvature=curvature, mix_clean=mix, meta_pass=meta_pass)
-    expected = dense(built, 3, curvature)
+def test_the_discounted_meta_gradient_of_three_steps(mlc_curvature, mix, meta_pass):
+    built, seen = method("smooth", k=3, mlc_curvature=mlc_curvature, mlc_mix_clean=mix, meta_pass=meta_pass)
+    expected = dense(built, 3, mlc_curvature)
     for t in range(3):
         built.step(t)
     (value,) = meta_gradients(seen)
     assert relative_error(value, expected) < 1e-9
     # The discount is not 1, 0 or its other form: none of these is near.
-    other = dense(method("smooth", k=3, mix_clean=mix)[0], 3, "exact" if curvature == "identity" else "identity")
+    other = dense(
+        method("smooth", k=3, mlc_mix_clean=mix)[0], 3, "exact" if mlc_curvature == "identity" else "identity"
+    )
     assert relative_error(value, other) > 1e-3
 
 

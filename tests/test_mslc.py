@@ -44,7 +44,7 @@ def method(kind="mlp", **changes):
     """MSLC on a float64 network, correcting from the first step on unless told otherwise."""
     net, shape = (conv_net(0), (2, 6, 6)) if kind == "conv" else (mlp(0, smooth=kind == "smooth"), (6,))
     values = {"lr": LR, "batch_size": 7, "clean_batch_size": 6, "momentum": 0.9, "schedule": "none"}
-    values |= {"plain_share": 0.0} | changes
+    values |= {"mslc_plain_share": 0.0} | changes
     config = make_config(dataset="digits", device="cpu", method="mslc", **values)
     return MSLC(config, NumberedBatches(shape), net, None)
 
@@ -86,7 +86,7 @@ def through_the_virtual_step(built, t, soft):
 @pytest.mark.parametrize("meta_pass", ["double_backward", "forward_mode"])
 def test_the_meta_gradient_is_exact(kind, soft, meta_pass):
     """Momentum is in the student's real steps and not in the virtual ones, so the second step tells them apart."""
-    built = method(kind, soft_targets=soft, meta_pass=meta_pass)
+    built = method(kind, mslc_soft_targets=soft, meta_pass=meta_pass)
     fill(built)
     for t in range(3):
         expected, loss = through_the_virtual_step(built, t, soft)
@@ -98,7 +98,7 @@ def test_the_meta_gradient_is_exact(kind, soft, meta_pass):
 
 @pytest.mark.parametrize("soft", [True, False])
 def test_the_real_step_and_the_memory_have_the_labels_of_the_updated_corrector(soft):
-    built = method(soft_targets=soft, corrector_lr=0.1)
+    built = method(mslc_soft_targets=soft, mslc_lr=0.1)
     fill(built)
     student, memory = copy.deepcopy(built.student), built.memory.labels.clone()
     stale = copy.deepcopy(built.corrector)
@@ -136,7 +136,7 @@ def test_a_prediction_as_its_own_soft_label_has_no_gradient():
 
 
 def test_the_first_part_is_cross_entropy_and_remembers_predictions():
-    built = method(plain_share=0.5, epochs=2)  # the stand-in has 60 steps per epoch
+    built = method(mslc_plain_share=0.5, epochs=2)  # the stand-in has 60 steps per epoch
     student, corrector = copy.deepcopy(built.student), copy.deepcopy(built.corrector)
     # Before it was seen, a sample's corrected label is its given one.
     assert torch.equal(built.memory.labels.argmax(1), built.batches.data.noisy_labels)
@@ -159,7 +159,7 @@ def test_the_first_part_is_cross_entropy_and_remembers_predictions():
 @pytest.mark.parametrize("soft", [True, False])
 def test_both_passes_train_to_the_same_networks(soft):
     """6 steps in float64; 1e-6 since Adam divides small gradients by themselves, and steps amplify."""
-    runs = [method("conv", soft_targets=soft, meta_pass=p) for p in ("double_backward", "forward_mode")]
+    runs = [method("conv", mslc_soft_targets=soft, meta_pass=p) for p in ("double_backward", "forward_mode")]
     for t in range(6):
         for built in runs:
             built.step(t)
@@ -192,7 +192,7 @@ def test_batches_say_which_samples_they_are():
 
 def test_resuming_gives_the_same_bits(tmp_path):
     """Over the change from given to corrected labels: the memory and Adam's moments are in the checkpoint."""
-    config = make_config(**(FAST | {"epochs": 4}), method="mslc", plain_share=0.25)
+    config = make_config(**(FAST | {"epochs": 4}), method="mslc", mslc_plain_share=0.25)
     undisturbed, resumed = killed_and_resumed(config, prepare(config), tmp_path)
     assert same_bits(bits(undisturbed), bits(resumed))
     memory = resumed.method.memory.labels
@@ -219,7 +219,7 @@ def test_weights_come_from_the_seed_alone():
 
 def test_the_estimate_counts_both_parts_of_the_training(monkeypatch):
     """A third of its steps correct labels, and the estimate looks at such steps too."""
-    config = make_config(**(FAST | {"epochs": 6}), method="mslc", plain_share=2 / 3)
+    config = make_config(**(FAST | {"epochs": 6}), method="mslc", mslc_plain_share=2 / 3)
     seen, step = [], MSLC.step
 
     def spy(self, t):

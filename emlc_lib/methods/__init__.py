@@ -3,15 +3,32 @@
 from .base import Method
 from .cross_entropy import CleanOnly, CrossEntropy
 from .emlc import EMLC
+from .fasten import FasTEN
 from .mlc import MLC
+from .mlnt import MLNT
 from .mslc import MSLC
+from .mwnet import MWNet
 
 METHODS: dict[str, type[Method]] = {
     "emlc": EMLC,
     "mlc": MLC,
     "mslc": MSLC,
+    "mwnet": MWNet,
+    "mlnt": MLNT,
+    "fasten": FasTEN,
     "cross_entropy": CrossEntropy,
     "clean_only": CleanOnly,
 }
 
-__all__ = ["EMLC", "METHODS", "MLC", "MSLC", "CleanOnly", "CrossEntropy", "Method"]
+__all__ = [
+    "EMLC",
+    "METHODS",
+    "MLC",
+    "MLNT",
+    "MSLC",
+    "CleanOnly",
+    "CrossEntropy",
+    "FasTEN",
+    "MWNet",
+    "Method",
+]

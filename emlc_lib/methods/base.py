@@ -55,10 +55,11 @@ class Method(ABC):
         done = t // self.period * self.period / self.last_step(self.config.epochs)
         return cosine(done)
 
-    def sgd(self, network: nn.Module, lr: float) -> torch.optim.SGD:
-        """SGD with the momentum and weight decay of the configuration (Table 4)."""
+    def sgd(self, network: nn.Module, lr: float, momentum: float | None = None) -> torch.optim.SGD:
+        """SGD with the momentum, unless another one is given, and weight decay of the configuration (Table 4)."""
         group = {"params": list(network.parameters()), "initial_lr": lr}
-        return torch.optim.SGD([group], lr, momentum=self.config.momentum, weight_decay=self.config.weight_decay)
+        momentum = self.config.momentum if momentum is None else momentum
+        return torch.optim.SGD([group], lr, momentum=momentum, weight_decay=self.config.weight_decay)
 
     def descend(self, name: str, losses: Iterable[Tensor], t: int) -> None:
         """Step t of the named optimiser, down the gradient of the sum of ``losses``, at the scheduled rate.

@@ -41,7 +41,7 @@ class EMLC(Method):
 
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)
-        self.optimisers["teacher"] = self.sgd(teacher, config.teacher_lr)
+        self.optimisers["teacher"] = self.sgd(teacher, config.teacher_lr, config.teacher_momentum)
         self._pending: list[tuple[InnerStep, NoisyBatch]] = []
         self._fused: list[TeacherOutput] = []
         needs_tape = config.meta_term and config.meta_weights != "exact"
@@ -117,6 +117,10 @@ class EMLC(Method):
         with autocast(config.precision, config.device):
             g_w, log["meta_loss"] = clean_gradient(self.student, clean.x, clean.labels)
         vectors = self._vectors(steps, g_w, config.lr * self.schedule(t))
+        if config.step_order == "reversed":
+            vectors = vectors[::-1]
+        if config.step_mean:
+            vectors = [v / config.k for v in vectors]
         if config.teacher_pass != "recomputed":
             # One backward pass for everything: the teacher's gradients are written once.
             yield supervised + surrogate(vectors, [step.soft_labels for step in steps])

@@ -14,8 +14,8 @@ alpha moves along G every k steps, and G starts again from 0; so k = 1 has no ga
 
 What is followed, and where choices had to be made:
 
-* The published code puts the identity for H_ww. That is ``curvature="identity"``; ``"exact"`` takes the Hessian
-  of the student's loss. Both leave out momentum and weight decay, as the code does; w' itself has both.
+* The published code puts the identity for H_ww. That is ``mlc_curvature="identity"``; ``"exact"`` takes the
+  Hessian of the student's loss. Both leave out momentum and weight decay, as the code does; w' itself has both.
 * G is made at *every* step, unlike EMLC's, so that a step costs the same for every k. For k = 1 the code finds
   g as well, at the cost of a clean pass, and multiplies it by zero; here it is found only where it counts.
 * The student's step is made with the labels of the LCN before its update, as in the code.
@@ -23,7 +23,7 @@ What is followed, and where choices had to be made:
   here, so that times of runs are those of MLC. ``meta_pass="forward_mode"`` applies EMLC's Proposition 3 to
   MLC.
 * All published commands halve the clean batch: one half has its cross-entropy in the student's loss, weighed by
-  its number of samples, the other is the meta-objective (``mix_clean``).
+  its number of samples, the other is the meta-objective (``mlc_mix_clean``).
 * The LCN: an embedding of 64 numbers, two hidden layers of 128 tanh units, softmax; Xavier weights, zero
   biases; Adam (AMSGrad) at 3e-4. The code's commands for CIFAR embed in 128 numbers; its option ``skip``, a
   gate between its output and the given label, is for Clothing1M alone and is not built here.
@@ -56,8 +56,6 @@ from ..meta_gradient import (
 from ..metrics import correction_counts
 from ..randomness import Stream, torch_generator
 from .base import Method
-
-PUBLISHED_LR = 3e-4
 
 
 class LabelCorrectionNetwork(nn.Module):
@@ -105,9 +103,8 @@ class MLC(Method):
         generator = torch_generator(config.seed, Stream.MLC_WEIGHTS)
         corrector = LabelCorrectionNetwork(student.head.in_features, student.head.out_features, generator)
         self.corrector = self.networks["corrector"] = corrector.to(config.device, student.head.weight.dtype)
-        lr = config.corrector_lr or PUBLISHED_LR
-        group = {"params": list(corrector.parameters()), "initial_lr": lr}
-        self.optimisers["corrector"] = torch.optim.Adam([group], lr, amsgrad=True)
+        group = {"params": list(corrector.parameters()), "initial_lr": config.mlc_lr}
+        self.optimisers["corrector"] = torch.optim.Adam([group], config.mlc_lr, amsgrad=True)
         self._carried: list[Tensor] | None = None  # G, per parameter of the LCN; None where it is zero
         self._twice = config.meta_pass == "double_backward"
         self._both = _FeaturesAndLogits(student)
@@ -122,7 +119,7 @@ class MLC(Method):
     def step(self, t: int) -> dict[str, Tensor]:
         config, student = self.config, self.student
         batch, clean = self.batches.noisy(t), self.batches.clean(t, config.clean_batch_size)
-        half = len(clean.labels) // 2 if config.mix_clean else len(clean.labels)
+        half = len(clean.labels) // 2 if config.mlc_mix_clean else len(clean.labels)
         meta, own = (clean.x[:half], clean.labels[:half]), (clean.x[half:], clean.labels[half:])
         g_before = self._clean_gradient(*meta)[0] if self._carried else None
 
@@ -133,7 +130,7 @@ class MLC(Method):
         soft_labels = self.corrector(features.detach(), batch.given)
         loss = soft_cross_entropy(logits, soft_labels)
         share = len(batch.x) / (len(batch.x) + len(own[0]))
-        if config.mix_clean:
+        if config.mlc_mix_clean:
             loss = share * loss + (1 - share) * F.cross_entropy(self._forward(weights, own[0])[1], own[1])
         gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=self._twice)
         self.apply("student", gradients, t)
@@ -177,13 +174,13 @@ class MLC(Method):
 
     def _curved(self, params: Params, x: Tensor, soft_labels: Tensor, own, direction: Params) -> Params:
         """H_ww direction, of the student's loss at ``params`` on its step's batches with constant labels."""
-        if self.config.curvature == "identity":
+        if self.config.mlc_curvature == "identity":
             return direction
         share = len(x) / (len(x) + len(own[0]))
 
         def loss(params):
             value = share * soft_cross_entropy(functional_call(self.student, params, (x,)), soft_labels)
-            if self.config.mix_clean:
+            if self.config.mlc_mix_clean:
                 value = value + (1 - share) * F.cross_entropy(
                     functional_call(self.student, params, own[:1]), own[1]
                 )

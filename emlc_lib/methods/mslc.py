@@ -13,13 +13,13 @@ clean loss after it (eq. 12); the student's real step from where it was, with th
 Choices, where the paper is open or its code does something else:
 
 * Labels are corrected after a first part of the training with cross-entropy on the given ones: from epoch 80
-  on, of 120 in the code. Here ``plain_share`` of the epochs. Then z is the student's prediction of the epoch
+  on, of 120 in the code. Here ``mslc_plain_share`` of the epochs. Then z is the student's prediction of the epoch
   before, as in the code. A sample that was left out of incomplete batches so far has its given label for z.
 * Eq. 8 has probabilities. p as a label of its own prediction has no gradient: b would only say how much of the
   sample counts at all, and nothing would draw the student to its own class. The code trains on the classes of
   the highest z and p, l_b included, keeps probabilities, and has the published numbers. On digits (preset smoke,
-  50 % noise, seed 0) it recovers 81 % of the wrong labels, eq. 8 to the letter (``soft_targets=True``) 0 %, at the
-  published rate of Adam. So the code's way is the default.
+  50 % noise, seed 0) it recovers 81 % of the wrong labels, eq. 8 to the letter (``mslc_soft_targets=True``) 0 %,
+  at the published rate of Adam. So the code's way is the default.
 * Algorithm 1 ends by making z anew with the student after its step. The code keeps what it trained on, which
   needs no further pass; so does this.
 * The code makes its real step from a second forward pass of the same batch through the same weights; here it is
@@ -53,8 +53,6 @@ from ..meta_gradient import (
 from ..metrics import correction_counts
 from ..randomness import Stream, torch_generator
 from .base import Method
-
-PUBLISHED_LR = 1e-3
 
 
 class Coefficient(nn.Sequential):
@@ -113,10 +111,9 @@ class MSLC(Method):
         self.corrector = self.networks["corrector"] = corrector.to(config.device, dtype)
         memory = LabelMemory(batches.data.noisy_labels, self._classes)
         self.memory = self.networks["memory"] = memory.to(config.device, dtype)
-        lr = config.corrector_lr or PUBLISHED_LR
-        group = {"params": list(corrector.parameters()), "initial_lr": lr}
-        self.optimisers["corrector"] = torch.optim.Adam([group], lr, weight_decay=1e-4)
-        self._plain_steps = batches.last_step(round(config.plain_share * config.epochs), 1)
+        group = {"params": list(corrector.parameters()), "initial_lr": config.mslc_lr}
+        self.optimisers["corrector"] = torch.optim.Adam([group], config.mslc_lr, weight_decay=1e-4)
+        self._plain_steps = batches.last_step(round(config.mslc_plain_share * config.epochs), 1)
         self._twice = config.meta_pass == "double_backward"
         if self._twice:  # a compiled graph cannot be differentiated twice
             self._student_features = student.features
@@ -148,7 +145,7 @@ class MSLC(Method):
         given, kept = self._one_hot(batch.given, logits), self.memory.labels[batch.index]
         now = logits.softmax(dim=1)
         previous, present = kept, now
-        if not self.config.soft_targets:
+        if not self.config.mslc_soft_targets:
             previous, present = (self._one_hot(q.argmax(dim=1), logits) for q in (kept, now))
         a, b, c = self.corrector(logits, given, previous)
         return a * given + b * previous + c * present, a * given + b * kept + c * now, a.squeeze(1)
