@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -84,12 +85,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--method", nargs="+", default=["emlc", "cross_entropy", "clean_only"])
     parser.add_argument("--k", nargs="+", type=int, default=[1])
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
+    parser.add_argument("--options", type=json.loads, default={}, help='JSON of further parameters: {"lr": 0.1}')
     parser.add_argument("--jobs", type=int, help="parallel processes")
     parser.add_argument("--runs", help="the folder of runs")
     parser.add_argument("--csv", type=Path, help="write one row per run here")
     args = parser.parse_args(arguments)
     try:
-        configs = grid(args.noise, args.method, args.k, args.seed, dataset=args.dataset, preset=args.preset)
+        if not isinstance(args.options, dict) or args.options.keys() & {
+            "noise",
+            "noise_type",
+            "method",
+            "k",
+            "seed",
+        }:
+            parser.error(
+                "--options: a JSON object without noise, noise_type, method, k and seed, which have their own"
+            )
+        common = {"dataset": args.dataset, "preset": args.preset} | args.options
+        configs = grid(args.noise, args.method, args.k, args.seed, **common)
     except ConfigError as error:
         parser.error(str(error))
     runs = sweep(configs, root=args.runs, jobs=args.jobs)

@@ -68,6 +68,13 @@ def test_the_command_line_writes_a_row_per_run(tmp_path, capsys):
         main(["--noise", "symmetric:1.7"])
     assert caught.value.code == 2
     assert "noise" in capsys.readouterr().err
+    for options in ('{"k": 3}', "[1]", "lr=0.1"):
+        with pytest.raises(SystemExit):
+            main(["--options", options])
+        assert "options" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--options", '{"lrr": 0.1}'])
+    assert "did you mean 'lr'" in capsys.readouterr().err
 
 
 def test_the_tables_of_no_runs_are_empty():

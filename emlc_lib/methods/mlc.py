@@ -19,9 +19,8 @@ What is followed, and where choices had to be made:
 * G is made at *every* step, unlike EMLC's, so that a step costs the same for every k. For k = 1 the code finds
   g as well, at the cost of a clean pass, and multiplies it by zero; here it is found only where it counts.
 * The student's step is made with the labels of the LCN before its update, as in the code.
-* H_wa is not formed. The code differentiates <grad_w L~, g'> with a second backward pass; this is the default
-  here, so that times of runs are those of MLC. ``meta_pass="forward_mode"`` applies EMLC's Proposition 3 to
-  MLC.
+* H_wa is not formed. The code differentiates <grad_w L~, g'> with a second backward pass
+  (``meta_pass="double_backward"``, for timings); the default takes the same numbers from EMLC's Proposition 3.
 * All published commands halve the clean batch: one half has its cross-entropy in the student's loss, weighed by
   its number of samples, the other is the meta-objective (``mlc_mix_clean``).
 * The LCN: an embedding of 64 numbers, two hidden layers of 128 tanh units, softmax; Xavier weights, zero
