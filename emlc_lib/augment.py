@@ -59,7 +59,10 @@ def augment_noisy(images: Tensor, dataset: str, generator: torch.Generator) -> T
     return crop_and_flip(images, padding, flip, generator)
 
 
-def augment_clean(images: Tensor, dataset: str, generator: torch.Generator) -> Tensor:
-    """Table 4, clean augmentations: random crop, horizontal flip and CIFAR AutoAugment. uint8 in, uint8 out."""
+def augment_clean(images: Tensor, dataset: str, generator: torch.Generator, *, autoaugment: bool = True) -> Tensor:
+    """Table 4, clean augmentations: random crop, horizontal flip and CIFAR AutoAugment. uint8 in, uint8 out.
+
+    ``autoaugment=False`` leaves the last one out, as Table 3's ablation does.
+    """
     images = augment_noisy(images, dataset, generator)
-    return cifar_autoaugment(images, generator) if RECIPES[dataset][2] else images
+    return cifar_autoaugment(images, generator) if autoaugment and RECIPES[dataset][2] else images

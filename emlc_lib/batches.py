@@ -89,7 +89,7 @@ class Batches:
     def _clean(self, index: Tensor, generator: torch.Generator) -> CleanBatch:
         images = self.data.clean_images[index]
         if self.config.augment:
-            images = augment_clean(images, self.config.dataset, generator)
+            images = augment_clean(images, self.config.dataset, generator, autoaugment=self.config.autoaugment)
         return CleanBatch(self._float(images), self.data.clean_labels[index])
 
     def _float(self, images: Tensor) -> Tensor:

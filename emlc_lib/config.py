@@ -152,6 +152,7 @@ class Config(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0, le=1)
     augment: bool = Field(True, description="crop and flip of every batch, AutoAugment of the clean one")
+    autoaugment: bool = Field(True, description="False leaves AutoAugment out, as one row of Table 3 does")
 
     k: int = Field(1, ge=1, le=1000, description="student steps per teacher update (Algorithm 1)")
     teacher_lr: float = Field(0.02, gt=0, le=10, description="eta_alpha, the teacher's learning rate")

@@ -143,6 +143,7 @@ class TestRecipes:
         assert torch.equal(value, cifar_autoaugment(cropped, g))
         assert not torch.equal(value, cropped)
         assert value.dtype == torch.uint8
+        assert torch.equal(augment_clean(images, dataset, generator(5), autoaugment=False), cropped)
 
 
 def torchvision_magnitude(operation, level, side=32):

@@ -56,6 +56,7 @@ def test_the_registry_and_the_configuration_name_the_same_methods():
         {"method": "clean_only"},
         {"k": 3, "step_order": "reversed", "step_mean": True, "teacher_momentum": 0.0},
         {"splits": "released", "n_noisy": 500},
+        {"autoaugment": False},
         {"noise_type": "asymmetric", "noise": 0.4, "asymmetric_map": "random"},
         {"method": "mlc"},
         {"method": "mlc", "k": 3, "mlc_curvature": "exact"},
