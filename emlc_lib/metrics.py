@@ -21,13 +21,14 @@ def correction_counts(soft_labels: Tensor, gate: Tensor | None, given: Tensor, t
         true: (n,) int64.
 
     Returns:
-        (6,) float64: number of samples, of wrong labels, of recovered labels, of recovered wrong labels, sum
-        of the gate on right and on wrong labels; without a gate only the first four. A label is recovered if
-        the corrected one is the true one.
+        (7,) float64: number of samples, of wrong labels, of recovered labels, of recovered wrong labels, of
+        confirmed wrong labels, sum of the gate on right and on wrong labels; without a gate only the first five.
+        A label is recovered if the corrected one is the true one; a wrong one is confirmed if it stays as given.
     """
     wrong = given != true
     recovered = soft_labels.argmax(dim=1) == true
-    sums = [torch.ones_like(given).sum(), wrong.sum(), recovered.sum(), (recovered & wrong).sum()]
+    confirmed = wrong & (soft_labels.argmax(dim=1) == given)
+    sums = [torch.ones_like(given).sum(), wrong.sum(), recovered.sum(), (recovered & wrong).sum(), confirmed.sum()]
     if gate is not None:
         gate = gate.double()
         sums += [torch.where(wrong, 0.0, gate).sum(), torch.where(wrong, gate, 0.0).sum()]
@@ -35,13 +36,19 @@ def correction_counts(soft_labels: Tensor, gate: Tensor | None, given: Tensor, t
 
 
 def correction_rates(counts: Tensor) -> dict[str, float]:
-    """Figure 1's recovery of all and of wrong labels, and the mean gate, if there is one, on right and wrong ones.
+    """Figure 1's recovery of all and of wrong labels, the share of wrong ones that are confirmed, the mean gate.
+
+    The gate, if there is one, is averaged over right and over wrong labels.
 
     Args:
-        counts: (6,) or (4,), a sum of what :func:`correction_counts` returned.
+        counts: (7,) or (5,), a sum of what :func:`correction_counts` returned.
     """
-    n, wrong, recovered, recovered_wrong, *gate = counts.tolist()
-    rates = {"recovery_all": _ratio(recovered, n), "recovery_wrong": _ratio(recovered_wrong, wrong)}
+    n, wrong, recovered, recovered_wrong, confirmed_wrong, *gate = counts.tolist()
+    rates = {
+        "recovery_all": _ratio(recovered, n),
+        "recovery_wrong": _ratio(recovered_wrong, wrong),
+        "confirmed_wrong": _ratio(confirmed_wrong, wrong),
+    }
     if gate:
         rates |= {"gate_right": _ratio(gate[0], n - wrong), "gate_wrong": _ratio(gate[1], wrong)}
     return rates

@@ -172,7 +172,14 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
         "seconds": round(trained.seconds, 1),
         "provenance": provenance(config.device),
     }
-    for name in ("recovery_all", "recovery_wrong", "gate_right", "gate_wrong", "teacher_test_accuracy"):
+    for name in (
+        "recovery_all",
+        "recovery_wrong",
+        "confirmed_wrong",
+        "gate_right",
+        "gate_wrong",
+        "teacher_test_accuracy",
+    ):
         if name in last:
             result[f"last_{name}"] = float(last[name])
     return result

@@ -55,7 +55,8 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
         names = ["dataset", "preset", "noise_type", "noise", "method", "k", "seed"]
         row = {name: getattr(config, name) for name in names} | {"digest": config.digest}
         names = ["test_accuracy", "best_epoch", "last_test_accuracy", "last_teacher_test_accuracy"]
-        names += ["last_recovery_all", "last_recovery_wrong", "last_gate_right", "last_gate_wrong", "wrong_share"]
+        names += ["last_recovery_all", "last_recovery_wrong", "last_confirmed_wrong"]
+        names += ["last_gate_right", "last_gate_wrong", "wrong_share"]
         row |= {name: result.get(name, float("nan")) for name in names}
         row |= {"steps": result["steps"], "seconds": result["seconds"], "threads": source["hardware"]["threads"]}
         row["hardware"] = source["hardware"].get("gpu") or source["hardware"]["processor"]

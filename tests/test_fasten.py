@@ -116,11 +116,11 @@ def test_corrections_are_written_for_the_batch_alone_and_can_be_taken_back():
     replaced = own.labels.values.clone()
     assert not torch.equal(replaced[:10], given[:10])
     assert torch.equal(replaced[10:], given[10:])
-    assert log["correction"][4:].sum() == 0  # a gate of 0 everywhere: nothing given is kept
+    assert log["correction"][5:].sum() == 0  # a gate of 0 everywhere: nothing given is kept
     own.config = own.config.model_copy(update={"fasten_threshold": 1.0})
     log = own.step(2)
     assert torch.equal(own.labels.values, given)
-    assert log["correction"][4:].sum() == 10
+    assert log["correction"][5:].sum() == 10
     assert torch.equal(own.batches.data.noisy_labels, given)
 
 

@@ -23,13 +23,14 @@ def sample(n, c=4, seed=0):
 
 
 def by_loop(soft, gate, given, true):
-    counts = [0, 0, 0, 0, 0.0, 0.0]
+    counts = [0, 0, 0, 0, 0, 0.0, 0.0]
     for q, w, y, t in zip(soft.tolist(), gate.tolist(), given.tolist(), true.tolist(), strict=True):
         counts[0] += 1
         counts[1] += y != t
         counts[2] += q.index(max(q)) == t
         counts[3] += q.index(max(q)) == t and y != t
-        counts[4 if y == t else 5] += w
+        counts[4] += q.index(max(q)) == y and y != t
+        counts[5 if y == t else 6] += w
     return counts
 
 
@@ -64,7 +65,7 @@ def test_the_gate_is_summed_in_float64():
     n = 100_000
     gate, zeros = torch.full((n,), 0.1), torch.zeros(n, dtype=torch.int64)
     counts = correction_counts(torch.ones(n, 2), gate, zeros, zeros)
-    assert counts[4].item() == pytest.approx(n * float(gate[0]), rel=1e-12)
+    assert counts[5].item() == pytest.approx(n * float(gate[0]), rel=1e-12)
 
 
 def test_counts_are_additive():
@@ -77,12 +78,15 @@ def test_counts_are_additive():
 def test_rates_by_hand_and_against_scikit_learn():
     soft, gate, given, true = sample(300)
     rates = correction_rates(correction_counts(soft, gate, given, true))
-    assert list(rates) == ["recovery_all", "recovery_wrong", "gate_right", "gate_wrong"]
+    assert list(rates) == ["recovery_all", "recovery_wrong", "confirmed_wrong", "gate_right", "gate_wrong"]
     wrong, corrected = given != true, soft.argmax(1)
     assert rates["recovery_all"] == pytest.approx(accuracy_score(true, corrected), rel=1e-12)
     # Among the wrong labels: the share that came out right, which is a micro-averaged recall.
     recall = recall_score(true[wrong], corrected[wrong], average="micro")
     assert rates["recovery_wrong"] == pytest.approx(recall, rel=1e-12)
+    kept = accuracy_score(given[wrong], corrected[wrong])
+    assert rates["confirmed_wrong"] == pytest.approx(kept, rel=1e-12)
+    assert 0.05 < kept < 0.95
     assert rates["gate_right"] == pytest.approx(gate[~wrong].double().mean().item(), rel=1e-12)
     assert rates["gate_wrong"] == pytest.approx(gate[wrong].double().mean().item(), rel=1e-12)
 
@@ -90,9 +94,9 @@ def test_rates_by_hand_and_against_scikit_learn():
 def test_without_a_gate_there_are_no_rates_of_one():
     soft, gate, given, true = sample(300)
     counts = correction_counts(soft, None, given, true)
-    assert torch.equal(counts, correction_counts(soft, gate, given, true)[:4])
+    assert torch.equal(counts, correction_counts(soft, gate, given, true)[:5])
     rates = correction_rates(counts)
-    assert list(rates) == ["recovery_all", "recovery_wrong"]
+    assert list(rates) == ["recovery_all", "recovery_wrong", "confirmed_wrong"]
     assert rates.items() <= correction_rates(correction_counts(soft, gate, given, true)).items()
 
 
@@ -101,10 +105,11 @@ def test_rates_of_four_samples():
     soft = torch.eye(2)[[0, 0, 0, 1]]
     gate = torch.tensor([0.75, 0.25, 0.5, 0.5])
     counts = correction_counts(soft, gate, torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 1]))
-    assert counts.tolist() == [4, 2, 3, 2, 1.25, 0.75]
+    assert counts.tolist() == [4, 2, 3, 2, 0, 1.25, 0.75]
     assert correction_rates(counts) == {
         "recovery_all": 0.75,
         "recovery_wrong": 1.0,
+        "confirmed_wrong": 0.0,
         "gate_right": 0.625,
         "gate_wrong": 0.375,
     }
@@ -113,7 +118,7 @@ def test_rates_of_four_samples():
 @pytest.mark.parametrize(
     ("given", "undefined"),
     [
-        ([0, 1, 1], {"recovery_wrong", "gate_wrong"}),  # all right
+        ([0, 1, 1], {"recovery_wrong", "confirmed_wrong", "gate_wrong"}),  # all right
         ([1, 0, 0], {"gate_right"}),  # all wrong
     ],
 )
@@ -125,6 +130,6 @@ def test_undefined_rates_are_nan(given, undefined):
 
 
 def test_rates_of_nothing_are_nan():
-    rates = correction_rates(torch.zeros(6, dtype=torch.float64))
-    assert len(rates) == 4
+    rates = correction_rates(torch.zeros(7, dtype=torch.float64))
+    assert len(rates) == 5
     assert all(math.isnan(value) for value in rates.values())

@@ -120,7 +120,7 @@ def test_the_real_step_and_the_memory_have_the_labels_of_the_updated_corrector(s
     assert abs(cross_entropy(before, logits).item() - loss.item()) > 1e-4
     # The logged gate is a, of the same labels: sums over right and wrong ones.
     a = built.corrector.given(F.cross_entropy(logits, batch.given, reduction="none").unsqueeze(1))
-    assert log["correction"][4:].sum().item() == pytest.approx(a.sum().item(), rel=1e-9)
+    assert log["correction"][5:].sum().item() == pytest.approx(a.sum().item(), rel=1e-9)
 
 
 def test_a_prediction_as_its_own_soft_label_has_no_gradient():
@@ -151,7 +151,7 @@ def test_the_first_part_is_cross_entropy_and_remembers_predictions():
     assert "meta_loss" not in log
     # The labels it trains on are the given ones, with all of the weight.
     right = (batch.given == batch.true).sum().item()
-    assert log["correction"].tolist() == [7, 7 - right, right, 0, right, 7 - right]
+    assert log["correction"].tolist() == [7, 7 - right, right, 0, 7 - right, right, 7 - right]
     assert "meta_loss" not in built.step(59)
     assert "meta_loss" in built.step(60)
 
