@@ -320,6 +320,8 @@ PRESETS: dict[str, dict] = {
         model="resnet34", start="random", n_clean=1000, epochs=15, batch_size=128, clean_batch_size=32,
     ),
 }  # fmt: skip
+# Where one method needs other values to learn at all in a preset of our own.
+_OF_METHODS: dict[tuple[str, str], dict] = {("smoke", "mlc"): dict(lr=0.1)}
 # In place of SimCLR where no weights come with the package: a supervised start on the clean set.
 WARM_START = dict(start="random", start_steps=1000, start_lr=0.1)
 
@@ -348,6 +350,7 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
         values["model"] = "resnet50"
     if preset == "quick" and dataset != "cifar10":
         values |= WARM_START
+    values |= _OF_METHODS.get((preset, str(changes.get("method"))), {})
     values |= {name: value for name, value in changes.items() if value is not None}
     if values.get("n_noisy") == "all":
         values["n_noisy"] = None

@@ -13,16 +13,25 @@ import papermill
 
 from .data import REPOSITORY
 
+_DIGITS: dict[str, object] = {
+    "csv": "", "dataset": "digits", "preset": "smoke", "seeds": [0, 1],
+    "figures": "{out}/figures", "runs": "{out}/runs", "save": "{out}",
+}  # fmt: skip
 # What each notebook is run with besides its defaults; {out} is the folder above.
 NOTEBOOKS: dict[str, dict[str, object]] = {
     "00_pretrain_simclr": {"figures": "{out}/figures", "runs": "{out}/runs", "dataset": "digits"},
     "01_meta_gradient": {"figures": "{out}/figures"},
     "02_teacher": {"figures": "{out}/figures", "runs": "{out}/runs"},
     "03_cifar": {"figures": "{out}/figures", "runs": "{out}/runs", "dataset": "digits", "preset": "smoke"},
+    "04_label_recovery": _DIGITS,
+    "05_tsne": _DIGITS,
+    "06_meta_loss": _DIGITS,
+    "07_look_ahead": {**_DIGITS, "ks": [1, 2, 5], "seeds": [0]},
     "08_tables": {
-        "csv": "", "dataset": "digits", "preset": "smoke", "noises": ["symmetric:0.5", "symmetric:0.9"],
-        "seeds": [0, 1], "figures": "{out}/figures", "runs": "{out}/runs", "save": "{out}",
+        **_DIGITS, "ablation": "", "noises": ["symmetric:0.5", "symmetric:0.9"],
+        "methods": ["emlc", "mlc", "mslc", "mwnet", "fasten", "cross_entropy", "clean_only"],
     },
+    "09_fidelity": {**_DIGITS, "seeds": [0]},
     "12_cost": {"figures": "{out}/figures"},
 }  # fmt: skip
 

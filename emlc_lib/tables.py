@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -101,6 +101,11 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
     )
     result["comparable"] = result.index.get_level_values("preset") == "paper"
     return result.round(2).reset_index()
+
+
+def concatenated(tables: Mapping[object, pd.DataFrame], key: str) -> pd.DataFrame:
+    """The tables below each other, their names in a column ``key`` in front."""
+    return pd.concat(tables, names=[key]).reset_index(key).reset_index(drop=True)
 
 
 def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "clean_only")) -> pd.DataFrame:

@@ -185,3 +185,83 @@ def test_pretraining_figures():
     )
     framed = [any(spine.get_visible() for spine in axis.spines.values()) for axis in figure.axes]
     assert framed == [False, False, True, False, False, False]
+
+
+def curves():
+    steps = np.arange(1, 6)
+    rows = [
+        {
+            "name": name,
+            "seed": seed,
+            "step": s,
+            "epoch": s / 5,
+            "recovery_all": 0.1 * s,
+            "recovery_wrong": 0.05 * s,
+        }
+        | {"meta_loss": (1.0 + seed) / s if name != "MSLC" else np.nan}
+        for name in ("EMLC, k = 1", "MLC", "MSLC")
+        for seed in (0, 1)
+        for s in steps
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_label_recovery_is_solid_for_all_and_dashed_for_wrong_labels():
+    figure = figures.label_recovery(curves(), given=0.19)
+    (axis,) = figure.axes
+    assert named(figure)
+    drawn = [line for line in axis.lines if len(line.get_xdata()) == 5]
+    assert [line.get_linestyle() for line in drawn] == ["-", "--"] * 3
+    assert drawn[0].get_ydata() == pytest.approx([10, 20, 30, 40, 50])
+    assert drawn[1].get_ydata() == pytest.approx([5, 10, 15, 20, 25])
+    assert len({line.get_color() for line in drawn}) == 3
+    assert any(list(line.get_ydata()) == [19, 19] for line in axis.lines)
+
+
+def test_meta_losses_are_means_over_seeds_and_leave_out_who_has_none():
+    figure = figures.meta_losses(curves())
+    (axis,) = figure.axes
+    assert named(figure)
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["EMLC, k = 1", "MLC"]
+    assert axis.lines[0].get_ydata() == pytest.approx([1.5 / s for s in range(1, 6)])
+
+
+def test_embedding_maps_name_every_class_once_per_map():
+    rng = np.random.default_rng(0)
+    points = pd.DataFrame({"name": ["a"] * 30 + ["b"] * 30, "label": list(range(3)) * 20})
+    points[["x", "y"]] = rng.normal(size=(60, 2))
+    figure = figures.embedding_maps(points, ["cat", "dog", "ship"], {"a": "first", "b": "second"})
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
+    for axis in figure.axes:
+        assert [t.get_text() for t in axis.texts] == ["cat", "dog", "ship"]
+        assert sum(len(c.get_offsets()) for c in axis.collections) == 30
+    assert figure.axes[1].get_xlabel() == "second"
+
+
+def test_accuracy_over_k_gives_every_line_the_common_first_point():
+    rows = [(w, k, s) for w in ("paper", "exact") for k in (1, 2, 5) for s in (0, 1) if k > 1 or w == "paper"]
+    table = pd.DataFrame(rows, columns=["meta_weights", "k", "seed"])
+    table["test_accuracy"] = 0.5 + 0.01 * table["k"] + 0.02 * table["seed"]
+    figure = figures.accuracy_over_k(table)
+    assert named(figure)
+    (axis,) = figure.axes
+    lines = [container.lines[0] for container in axis.containers]
+    assert len(lines) == 2
+    for line in lines:
+        assert line.get_ydata() == pytest.approx([52, 53, 56])
+
+
+def test_option_effects_keep_their_order_from_the_top():
+    summary = pd.DataFrame({"n": [2, 2], "mean": [60.0, 50.0], "std": [1.0, np.nan]}, index=["base", "other"])
+    (axis,) = figures.option_effects(summary, {"base": "-"}).axes
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["base", "other"]
+    assert axis.yaxis_inverted()
+    assert axis.containers[0].lines[0].get_xdata() == pytest.approx([60, 50])
+
+
+def test_gradient_error_curves():
+    kinds = ("paper", "momentum-aware", "reversed", "released")
+    rows = [(0, s, k, 0.9, 0.5) for k in kinds for s in (5, 10)]
+    figure = figures.gradient_error_curves(pd.DataFrame(rows, columns=["seed", "step", "kind", "cosine", "scale"]))
+    assert named(figure)
+    assert len(figure.axes[0].lines) == 4

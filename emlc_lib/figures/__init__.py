@@ -2,6 +2,14 @@
 
 from .cost import cost_growth, cost_of_steps, data_rates
 from .meta import look_ahead_errors
+from .paper import (
+    accuracy_over_k,
+    embedding_maps,
+    gradient_error_curves,
+    label_recovery,
+    meta_losses,
+    option_effects,
+)
 from .results import accuracy_over_noise
 from .style import BLUE, GREEN, GREY, ORANGE, PINK, style
 from .teacher import gate_distributions, teacher_architecture, teacher_outputs, transition_matrices
@@ -13,14 +21,20 @@ __all__ = [
     "GREY",
     "ORANGE",
     "PINK",
+    "accuracy_over_k",
     "accuracy_over_noise",
     "cost_growth",
     "cost_of_steps",
     "data_rates",
+    "embedding_maps",
     "gate_distributions",
+    "gradient_error_curves",
     "image_strip",
+    "label_recovery",
     "look_ahead_errors",
+    "meta_losses",
     "nearest_neighbours",
+    "option_effects",
     "pretraining_loss",
     "style",
     "teacher_architecture",

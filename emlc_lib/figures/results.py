@@ -6,15 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import BLUE, GREEN, GREY, ORANGE, PINK, style
-
-# Method and, for EMLC, k: colour, marker, name.
-_LOOKS = {
-    ("emlc", 1): (BLUE, "o", "EMLC, k = 1"),
-    ("emlc", 5): (GREEN, "s", "EMLC, k = 5"),
-    ("clean_only", 1): (GREY, "D", "clean labels only"),
-    ("cross_entropy", 1): (ORANGE, "v", "cross-entropy, noisy labels"),
-}
+from .style import LOOKS, PINK, method_name, style
 
 
 def accuracy_over_noise(table: pd.DataFrame) -> Figure:
@@ -27,10 +19,11 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
     settings = table[table["method"] != "clean_only"][["noise_type", "noise"]].drop_duplicates()
     settings = settings.sort_values(["noise_type", "noise"], ascending=[False, True]).reset_index(drop=True)
     with style():
-        figure, axis = plt.subplots(figsize=(8, 4))
+        figure, axis = plt.subplots(figsize=(10, 4.2))
         drawn = [key for key, _ in table.groupby(["method", "k"], sort=False) if key[0] != "clean_only"]
         for (method, k), part in table.groupby(["method", "k"], sort=False):
-            colour, marker, name = _LOOKS.get((method, k), (PINK, "x", f"{method}, k = {k}"))
+            name = method_name(method, k)
+            colour, marker = LOOKS.get(name, (PINK, "x"))
             accuracy = 100 * part["test_accuracy"]
             if method == "clean_only":
                 mean, spread = accuracy.mean(), accuracy.std()
@@ -39,7 +32,7 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
                 continue
             merged = settings.reset_index().merge(part, on=["noise_type", "noise"])
             groups = (100 * merged.set_index("index")["test_accuracy"]).groupby(level=0)
-            aside = 0.16 * (drawn.index((method, k)) - (len(drawn) - 1) / 2)  # side by side
+            aside = min(0.16, 0.8 / len(drawn)) * (drawn.index((method, k)) - (len(drawn) - 1) / 2)  # side by side
             axis.errorbar(
                 groups.mean().index + aside, groups.mean(), groups.std(), color=colour, marker=marker, ls="", ms=8,
                 capsize=4, label=name,
@@ -51,5 +44,5 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
         seeds = sorted(table.groupby(["method", "k", "noise_type", "noise"])["seed"].nunique().unique())
         n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         axis.set_title(f"{table['dataset'].iloc[0]}, preset {table['preset'].iloc[0]}, {n} seeds", fontsize=11)
-        axis.legend(fontsize=9, loc="best")
+        axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure

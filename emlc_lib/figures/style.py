@@ -9,6 +9,36 @@ import seaborn as sns
 
 # Okabe and Ito's palette, which the colour-blind can tell apart and which prints.
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+SKY, AMBER, BLACK = "#56B4E9", "#E69F00", "#222222"
+
+# Colour and marker of every method's name.
+LOOKS = {
+    "EMLC, k = 1": (BLUE, "o"),
+    "EMLC, k = 5": (GREEN, "s"),
+    "MLC": (ORANGE, "v"),
+    "MSLC": (PINK, "^"),
+    "MW-Net": (AMBER, "P"),
+    "MLNT": (SKY, "X"),
+    "FasTEN": (BLACK, "*"),
+    "cross-entropy, noisy labels": (GREY, "<"),
+    "clean labels only": (GREY, "D"),
+}
+_NAMES = {
+    "mlc": "MLC",
+    "mslc": "MSLC",
+    "mwnet": "MW-Net",
+    "mlnt": "MLNT",
+    "fasten": "FasTEN",
+    "cross_entropy": "cross-entropy, noisy labels",
+    "clean_only": "clean labels only",
+}
+
+
+def method_name(method: str, k: int) -> str:
+    """What a figure calls a method."""
+    if method == "emlc":
+        return f"EMLC, k = {k}"
+    return _NAMES.get(method, method) + (f", k = {k}" if method == "mlc" and k > 1 else "")
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""How far the k-step meta-gradients of the paper and of its released code are from the exact one, in training."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .batches import Batches
+from .config import Config
+from .data import ExperimentData
+from .meta_gradient import clean_gradient, exact_vectors, k_step_vectors, lookahead_weights, surrogate
+from .methods import EMLC
+from .progress import progress
+from .starts import initial_networks
+
+
+class _Observed(EMLC):
+    """EMLC that compares the meta-gradients of some of its teacher's updates before it makes them."""
+
+    every = 1
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.rows: list[dict] = []
+
+    def _update_teacher(self, t: int) -> dict[str, Tensor]:
+        if (t + 1) // self.config.k % self.every == 0:
+            self.rows += [{"step": t + 1, **row} for row in self._errors(t)]
+        return super()._update_teacher(t)
+
+    def _errors(self, t: int) -> list[dict]:
+        config = self.config
+        steps = [step for step, _ in self._pending]
+        clean = self.batches.clean(t // config.k, config.clean_batch_size)
+        g_w, _ = clean_gradient(self.student, clean.x, clean.labels)
+        lr = config.lr * self.schedule(t)
+        physics = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+        exact = self._gradient(exact_vectors(self.student, steps, g_w, lr=lr, **physics))
+
+        def approximate(**options):
+            weights = lookahead_weights(config.k, lr=lr, **options)
+            return k_step_vectors(self.student, steps, g_w, lr=lr, weights=weights)
+
+        paper = approximate()
+        kinds = {
+            "paper": paper,
+            "momentum-aware": approximate(**physics),
+            "reversed": paper[::-1],
+            "released": [v / config.k for v in paper[::-1]],
+        }
+        rows = []
+        for kind, vectors in kinds.items():
+            found = self._gradient(vectors)
+            rows.append(
+                {
+                    "kind": kind,
+                    "cosine": F.cosine_similarity(found, exact, dim=0).item(),
+                    "relative_error": ((found - exact).norm() / exact.norm()).item(),
+                    "scale": (found.norm() / exact.norm()).item(),
+                }
+            )
+        return rows
+
+    def _gradient(self, vectors: list[Tensor]) -> Tensor:
+        """The teacher's gradient of the meta term as one vector."""
+        labels = [step.soft_labels for step, _ in self._pending]
+        parameters = list(self.teacher.parameters())
+        grads = torch.autograd.grad(
+            surrogate(vectors, labels), parameters, retain_graph=True, materialize_grads=True
+        )
+        return torch.cat([g.flatten() for g in grads]).double()
+
+
+def gradient_errors(
+    config: Config, data: ExperimentData, *, updates: int = 10, epochs: int | None = None, show: bool = True
+) -> pd.DataFrame:
+    """Trains EMLC and compares meta-gradients with the exact one at about ``updates`` of the teacher's updates.
+
+    The exact gradient differentiates through all k steps, momentum and weight decay included. It is compared
+    with Proposition 2's (``paper``), with the momentum-aware weights, and with what the released code computes:
+    the steps' products and labels paired in opposite orders (``reversed``), and divided by k too (``released``).
+
+    Args:
+        config: of method emlc with k > 1 and ``teacher_pass`` kept.
+        updates: at how many of the teacher's updates, evenly spread; the last is among them.
+        epochs: stop after so many; None trains to the end.
+
+    Returns:
+        One row per update and kind: ``step`` (from 1), ``kind``, ``cosine``, ``relative_error``, ``scale`` (length
+        over the exact one's).
+
+    Raises:
+        ValueError: another method, k = 1, or another teacher pass.
+    """
+    if config.method != "emlc" or config.k == 1 or config.teacher_pass != "kept":
+        raise ValueError("config: gradient_errors needs method emlc, k > 1 and teacher_pass kept")
+    batches = Batches(config, data)
+    student, teacher = initial_networks(config, batches, teacher=True, show=False)
+    method = _Observed(config, batches, student, teacher)
+    total = method.last_step(epochs or config.epochs)
+    method.every = max(1, total // config.k // updates)
+    for network in method.networks.values():
+        network.train()
+    for t in progress(range(total), total=total, desc="meta-gradients", show=show):
+        method.step(t)
+    return pd.DataFrame(method.rows)

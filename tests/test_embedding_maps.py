@@ -1,0 +1,58 @@
+"""Separation of classes against a loop, and maps of a real student."""
+
+import numpy as np
+import pytest
+
+from emlc_lib import make_config, run
+from emlc_lib.data import load_dataset
+from emlc_lib.embedding_maps import map_embeddings, separation
+
+
+def silhouette_by_loop(points, labels):
+    distances = np.sqrt(((points[:, None] - points) ** 2).sum(-1))
+    values = []
+    for i, label in enumerate(labels):
+        own = [distances[i, j] for j in range(len(labels)) if labels[j] == label and j != i]
+        others = [distances[i, labels == c].mean() for c in set(labels) - {label}]
+        a, b = np.mean(own), min(others)
+        values.append((b - a) / max(a, b))
+    return np.mean(values)
+
+
+def test_the_silhouette_against_a_loop():
+    """1e-9: float64 means in another order."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 20)
+    points = rng.normal(size=(60, 4)) + labels[:, None]
+    assert separation(points, labels)["silhouette"] == pytest.approx(silhouette_by_loop(points, labels), rel=1e-9)
+
+
+def test_separate_classes_and_no_classes():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 100)
+    apart = rng.normal(size=(400, 5)) + 100 * labels[:, None]
+    assert separation(apart, labels)["knn"] == 1.0
+    assert separation(apart, labels)["silhouette"] > 0.9
+    mixed = separation(rng.normal(size=(400, 5)), labels)
+    # Chance is 0.25 with a deviation of 0.02 over 400 samples.
+    assert mixed["knn"] < 0.35
+    assert abs(mixed["silhouette"]) < 0.05
+
+
+def test_a_map_of_a_student(tmp_path):
+    config = make_config(
+        dataset="digits", preset="smoke", noise=0.2, epochs=3, method="cross_entropy", device="cpu"
+    )
+    finished = run(config, root=tmp_path, show=False)
+    images = load_dataset("digits")
+    points, numbers = map_embeddings([("student", finished)], images, n=120)
+    assert list(points.columns) == ["name", "seed", "label", "x", "y"]
+    assert np.array_equal(points["label"], images.test_labels[:120])
+    (row,) = numbers.to_dict("records")
+    assert row["digest"] == config.digest
+    assert row["n"] == 120
+    assert row["test_accuracy"] == pytest.approx(finished.result["test_accuracy"], abs=1e-4)
+    # Far above the 0.1 of chance, or the labels and the embeddings would not belong together.
+    assert row["knn"] > 0.5
+    again, _ = map_embeddings([("student", finished)], images, n=120)
+    assert points.equals(again)

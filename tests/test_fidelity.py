@@ -1,0 +1,72 @@
+"""The comparison of meta-gradients, where theory says what must come out."""
+
+import pytest
+import torch
+
+from emlc_lib import make_config, prepare
+from emlc_lib.batches import Batches
+from emlc_lib.fidelity import _Observed, gradient_errors
+from emlc_lib.methods import EMLC
+from emlc_lib.starts import initial_networks
+
+DIGITS = {"dataset": "digits", "preset": "smoke", "device": "cpu", "noise": 0.5, "schedule": "none"}
+
+
+def errors(**changes):
+    config = make_config(**DIGITS | changes)
+    return gradient_errors(config, prepare(config), updates=2, epochs=1, show=False)
+
+
+def means(table):
+    return table.groupby("kind")[["cosine", "relative_error", "scale"]].mean()
+
+
+def test_without_momentum_and_with_small_steps_the_papers_weights_are_exact():
+    """H_ww only enters with eta: at 1e-4 its part is below 1 %, and the networks compute in float32."""
+    mean = means(errors(k=3, lr=1e-4, momentum=0.0))
+    assert mean["relative_error"]["paper"] < 0.01
+    assert mean["relative_error"]["momentum-aware"] == pytest.approx(mean["relative_error"]["paper"], abs=1e-6)
+
+
+def test_with_momentum_and_small_steps_the_length_follows_from_the_weights():
+    """For eta -> 0 the exact weights of 3 steps are 1 + mu + mu^2, 1 + mu and 1; the paper's are 1, 1, 1.
+
+    The steps' gradients point nearly the same way here, so lengths are about 3 to 5.61: 0.53.
+    """
+    mean = means(errors(k=3, lr=1e-4, momentum=0.9))
+    assert mean["relative_error"]["momentum-aware"] < 0.01
+    assert mean["scale"]["momentum-aware"] == pytest.approx(1, abs=0.01)
+    assert mean["scale"]["paper"] == pytest.approx(3 / (1 + 1.9 + 2.71), abs=0.1)
+    assert mean["relative_error"]["paper"] > 0.3
+
+
+def test_the_released_gradient_is_the_reversed_one_over_k():
+    table = errors(k=3).set_index(["step", "kind"])
+    for step in table.index.levels[0]:
+        reversed_, released = table.loc[(step, "reversed")], table.loc[(step, "released")]
+        assert released["scale"] == pytest.approx(reversed_["scale"] / 3, rel=1e-5)  # float32
+        assert released["cosine"] == pytest.approx(reversed_["cosine"], abs=1e-5)
+    mean = table.groupby("kind")["cosine"].mean()
+    assert mean["reversed"] < mean["paper"]
+
+
+def test_looking_does_not_change_the_training():
+    config = make_config(**DIGITS, k=2)
+    data, ends = prepare(config), []
+    for cls in (EMLC, _Observed):
+        batches = Batches(config, data)
+        method = cls(config, batches, *initial_networks(config, batches, teacher=True))
+        for network in method.networks.values():
+            network.train()
+        for t in range(6):
+            method.step(t)
+        ends.append(
+            [v for net in method.networks.values() for v in net.state_dict().values() if v.is_floating_point()]
+        )
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+@pytest.mark.parametrize("changes", [{"k": 1}, {"k": 2, "teacher_pass": "fused"}, {"method": "mlc", "k": 2}])
+def test_what_it_cannot_compare(changes):
+    with pytest.raises(ValueError, match="gradient_errors needs"):
+        errors(**changes)
