@@ -55,6 +55,14 @@ FIDELITY: Study = {
     "asymmetric 40 %, random flips": {**_ASYMMETRIC, "asymmetric_map": "random"},
 }  # fmt: skip
 
+# What each of them is compared with.
+FIDELITY_BASELINES: Mapping[str, str] = {
+    name: "paper, k = 5" if "k = 5" in name
+    else "asymmetric 40 %, similar classes" if name.startswith("asymmetric")
+    else "paper, k = 1"
+    for name in FIDELITY
+}  # fmt: skip
+
 
 def look_ahead(ks: Iterable[int], weights: Iterable[str], *, equal: str = "batches", epochs: int = 1) -> Study:
     """Figure 6: EMLC over k by the weights of the multi-step gradient; at k = 1 they are all the same.
@@ -115,12 +123,13 @@ def study_table(named: Sequence[tuple[str, Run]]) -> pd.DataFrame:
     return table
 
 
-def summarise_study(table: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+def summarise_study(table: pd.DataFrame, baseline: str | Mapping[str, str] | None = None) -> pd.DataFrame:
     """Means over seeds by name, in percent, and differences to a baseline paired by seed, in points.
 
     Args:
         table: :func:`study_table`.
-        baseline: a name; None leaves the differences out. ``error`` is the standard error of their mean.
+        baseline: one name for all or, by name, each one's own; None leaves the differences out. ``error`` is the
+            standard error of their mean.
     """
     accuracy = 100 * table.set_index(["name", "seed"])["test_accuracy"].unstack("seed", sort=False)
     grouped = table.groupby("name", sort=False)
@@ -134,7 +143,8 @@ def summarise_study(table: pd.DataFrame, baseline: str | None = None) -> pd.Data
         }
     )
     if baseline is not None:
-        difference = accuracy - accuracy.loc[baseline]
+        own = [baseline if isinstance(baseline, str) else baseline[name] for name in accuracy.index]
+        difference = accuracy - accuracy.loc[own].to_numpy()
         result["difference"] = difference.mean(axis=1)
         result["error"] = difference.std(axis=1) / difference.notna().sum(axis=1) ** 0.5
     return result.loc[list(dict.fromkeys(table["name"]))].round(2)

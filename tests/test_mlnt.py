@@ -13,10 +13,11 @@ from torch.func import functional_call, grad, hessian
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
+from emlc_lib.augment import normalise
 from emlc_lib.methods import MLNT
 from emlc_lib.methods.mlnt import consistency_gradient, synthetic_labels
 from emlc_lib.randomness import Stream, torch_generator
-from emlc_lib.trainer import train
+from emlc_lib.trainer import predict, train
 
 
 def built(**changes):
@@ -194,3 +195,37 @@ def test_resuming_gives_the_same_bits(tmp_path):
     assert same_bits(bits(undisturbed), bits(resumed))
     assert undisturbed.epochs.equals(resumed.epochs)
     assert "recovery_all" not in resumed.epochs
+
+
+def test_the_student_is_hard_to_mislead():
+    """The paper's claim, on 512 digits with 50 % noise and no augmentation: cross-entropy learns the wrong labels.
+
+    MLNT repeats far fewer of them, is better on the test set, and a step on synthetic labels moves its predictions
+    far less. Margins: half or less of what seeds 0 and 1 gave (repeated 0.68 and 0.80 against 0.14 and 0.08; test
+    accuracy 0.66 and 0.61 against 0.86 and 0.88; the consistency loss over 100 times apart).
+    """
+    repeated, accuracy, consistency = {}, {}, {}
+    for name in ("cross_entropy", "mlnt"):
+        config = make_config(
+            dataset="digits", preset="smoke", device="cpu", method=name, noise=0.5, n_noisy=512, epochs=20,
+            augment=False, schedule="none", mlnt_sets=2,
+        )  # fmt: skip
+        data = prepare(config)
+        result = train(config, data, show=False)
+        student = result.method.student.eval()
+        wrong = data.noisy_labels != data.true_labels
+        predicted = predict(student, data.noisy_images, data).argmax(1)
+        repeated[name] = (predicted == data.noisy_labels)[wrong].double().mean().item()
+        accuracy[name] = result.epochs["student_test_accuracy"].iloc[-1]
+        x = normalise(data.test_images[:256], data.mean, data.std)
+        student.train()
+        with torch.no_grad():
+            features = student.features(x)
+            targets = student.head(features).softmax(1)
+        generator = torch.Generator().manual_seed(0)
+        given = torch.randint(10, (256,), generator=generator)
+        synthetic = synthetic_labels(features, given, 4, generator)
+        consistency[name] = consistency_gradient(student, x, synthetic, targets, 0.2)[1].item()
+    assert repeated["mlnt"] < 0.5 * repeated["cross_entropy"]
+    assert accuracy["mlnt"] > accuracy["cross_entropy"] + 0.1
+    assert consistency["mlnt"] < 0.1 * consistency["cross_entropy"]

@@ -106,6 +106,9 @@ def test_differences_are_paired_by_seed():
     assert result.loc["few", "difference"] == pytest.approx(-10)
     assert np.isnan(result.loc["few", "error"])
     assert "difference" not in summarise_study(table)
+    own = summarise_study(table, baseline={"base": "base", "better": "better", "few": "better"})
+    assert own.loc["better", "difference"] == 0
+    assert own.loc["few", "difference"] == pytest.approx(-11)
 
 
 def fake_run(n, k, **columns):

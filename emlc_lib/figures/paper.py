@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import BLUE, GREEN, GREY, LOOKS, ORANGE, PINK, style
+from .style import BLUE, GREEN, GREY, LOOKS, ORANGE, PINK, seed_count, style
 
 
 def _band(axis: Axes, part: pd.DataFrame, x: str, y: str, **look) -> None:
@@ -103,7 +103,7 @@ def accuracy_over_k(table: pd.DataFrame) -> Figure:
             moved = grouped.index * 1.03 ** (i - 1)  # side by side, so that bars do not hide each other
             axis.errorbar(
                 moved, grouped["mean"], grouped["std"].fillna(0), color=colour, marker=marker, capsize=3,
-                label=f"{weights} ({_range(grouped['size'])} seeds)",
+                label=f"{weights} ({seed_count(grouped['size'])})",
             )  # fmt: skip
         ks = sorted(table["k"].unique())
         axis.set_xscale("log")
@@ -131,7 +131,7 @@ def option_effects(summary: pd.DataFrame, baselines: Mapping[str, str]) -> Figur
             axis.axvline(summary.loc[name, "mean"], color=GREY, ls=line, lw=1, zorder=0)
         axis.set_yticks(places, summary.index)
         axis.invert_yaxis()
-        axis.set_xlabel(f"test accuracy, % ({_range(summary['n'])} seeds)")
+        axis.set_xlabel(f"test accuracy, % ({seed_count(summary['n'])})")
     return figure
 
 
@@ -153,8 +153,3 @@ def gradient_error_curves(errors: pd.DataFrame) -> Figure:
         axes[1].set(xlabel="student step", ylabel="length, over the exact one's", yscale="log")
         axes[1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
-
-
-def _range(counts: pd.Series) -> str:
-    low, high = int(counts.min()), int(counts.max())
-    return f"{low}" if low == high else f"{low} to {high}"

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import LOOKS, PINK, method_name, style
+from .style import LOOKS, PINK, method_name, seed_count, style
 
 
 def accuracy_over_noise(table: pd.DataFrame) -> Figure:
@@ -41,8 +41,7 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
         axis.set_xticks(range(len(settings)), labels)
         axis.set_xlim(-0.5, len(settings) - 0.5)
         axis.set_ylabel("test accuracy, %")
-        seeds = sorted(table.groupby(["method", "k", "noise_type", "noise"])["seed"].nunique().unique())
-        n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        axis.set_title(f"{table['dataset'].iloc[0]}, preset {table['preset'].iloc[0]}, {n} seeds", fontsize=11)
+        n = seed_count(table.groupby(["method", "k", "noise_type", "noise"])["seed"].nunique())
+        axis.set_title(f"{table['dataset'].iloc[0]}, preset {table['preset'].iloc[0]}, {n}", fontsize=11)
         axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
@@ -39,6 +40,12 @@ def method_name(method: str, k: int) -> str:
     if method == "emlc":
         return f"EMLC, k = {k}"
     return _NAMES.get(method, method) + (f", k = {k}" if method == "mlc" and k > 1 else "")
+
+
+def seed_count(counts: Iterable[int]) -> str:
+    """The numbers of seeds behind the points of a figure, in words."""
+    low, high = int(min(counts)), int(max(counts))
+    return f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds"
 
 
 @contextmanager
