@@ -1,6 +1,7 @@
 """The cost of one training step, in units of a plain SGD step of the student on the same noisy batch.
 
     python -m benchmarks.step_cost                      # ResNet-34, 32 noisy + 8 clean, this machine's device
+    python -m benchmarks.step_cost --methods            # MLC, MSLC, MW-Net, MLNT and FasTEN beside EMLC
     python -m benchmarks.step_cost --model resnet_narrow --noisy 64 --clean 64 --ks 1 2 5 10 20 --csv growth.csv
 
 Variants take turns within each repeat, so that a machine that slows down slows them all. Times are medians over
@@ -23,7 +24,7 @@ import torch
 
 from emlc_lib.runs import provenance
 
-from .variants import Built, Variants, growth_variants, parts, step_variants
+from .variants import Built, Variants, growth_variants, method_variants, parts, step_variants
 
 
 def measure(variants: dict[str, Built], repeats: int, device: str) -> pd.DataFrame:
@@ -48,6 +49,8 @@ def measure(variants: dict[str, Built], repeats: int, device: str) -> pd.DataFra
 
 
 def _variants(args) -> Variants:
+    if args.methods:
+        return method_variants(args)
     return growth_variants(args) if args.ks else step_variants(args)
 
 
@@ -91,6 +94,7 @@ def main() -> None:
     parser.add_argument("--noisy", type=int, default=32, help="noisy batch size")
     parser.add_argument("--clean", type=int, default=8, help="clean batch size")
     parser.add_argument("--ks", type=int, nargs="+", help="measure the growth with k instead")
+    parser.add_argument("--methods", action="store_true", help="measure the competing methods instead")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -100,7 +104,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     steps = _variants(args)
-    built = {name: make() for name, make in steps.items()} | ({} if args.ks else parts(args))
+    built = {name: make() for name, make in steps.items()} | ({} if args.ks or args.methods else parts(args))
     table = measure(built, args.repeats, args.device)
     table["peak_MiB"] = [
         round(peak_memory(args, name)) if name in steps and not args.no_memory else float("nan")

@@ -22,7 +22,7 @@ from emlc_lib.meta_gradient import (
     log_prob_jvp,
     parameters_of,
 )
-from emlc_lib.methods import EMLC, CrossEntropy
+from emlc_lib.methods import EMLC, METHODS, CrossEntropy
 from emlc_lib.models import build_classifier, build_teacher
 from emlc_lib.starts import placed
 from emlc_lib.tangent import TapedForward
@@ -58,6 +58,10 @@ class FixedBatches:
         return self._noisy
 
     def clean(self, t: int, size: int) -> CleanBatch:
+        return self._clean
+
+    def balanced_clean(self, t: int, per_class: int) -> CleanBatch:
+        """As many images as :meth:`clean` has, whatever their classes: for time they are all the same."""
         return self._clean
 
 
@@ -197,6 +201,25 @@ def step_variants(args) -> Variants:
         variants["EMLC k=1, compiled"] = emlc(args, 1, compile=True)
     for how in ["autograd", *available()]:
         variants[f"through the update by {how}, k=1"] = through_the_updates(args, 1, how)
+    return variants
+
+
+def method_variants(args) -> Variants:
+    """Whole steps of the methods that EMLC is compared with; MLC and MSLC as published and by forward mode."""
+    twice, correcting = {"meta_pass": "double_backward"}, {"mslc_plain_share": 0.0}
+    others = {
+        "MLC, double backward": {"method": "mlc", **twice},
+        "MLC, forward mode": {"method": "mlc"},
+        "MSLC, double backward": {"method": "mslc", **correcting, **twice},
+        "MSLC, forward mode": {"method": "mslc", **correcting},
+        "MW-Net": {"method": "mwnet"},
+        "MLNT, 2 sets": {"method": "mlnt", "mlnt_sets": 2},
+        "FasTEN": {"method": "fasten"},
+    }
+    variants: Variants = {"plain SGD": plain(args), "EMLC k=1": emlc(args, 1), "EMLC k=5": emlc(args, 5)}
+    for name, changes in others.items():
+        cls = METHODS[changes["method"]]
+        variants[name] = lambda cls=cls, changes=changes: (repeated(build(args, cls, **changes), 1), 1)
     return variants
 
 

@@ -11,12 +11,12 @@ import pandas as pd
 from torch import Tensor
 
 from .checkpoint import write_atomically, write_json
-from .config import start_weights_file
 from .data import ImageSet
 from .models import build_features, load_weights, save_weights
 from .randomness import Stream, torch_generator
 from .runs import provenance, runs_root
 from .simclr import PretrainConfig, Pretrained, make_pretrain_config, pretrain
+from .start_weights import start_weights_file
 
 
 def obtain(

@@ -7,12 +7,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from .batches import Batches
-from .config import Config, start_weights_file
+from .config import Config
 from .execution import memory_format
 from .models import Classifier, Teacher, build_classifier, build_teacher, load_weights
 from .progress import progress
 from .randomness import Stream, torch_generator
 from .schedules import warmup_cosine
+from .start_weights import start_weights_file
 
 
 def initial_networks(

@@ -116,6 +116,17 @@ def test_the_bench_of_growth_runs(tmp_path):
     assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[2]] * 4
 
 
+def test_the_bench_of_the_methods_runs(tmp_path):
+    csv = tmp_path / "methods.csv"
+    command = [sys.executable, "-m", "benchmarks.step_cost", "--methods", "--model", "small_cnn", "--noisy=8",
+               "--clean=4", "--repeats=2", "--threads=1", "--device=cpu", "--no-memory", f"--csv={csv}"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = pd.read_csv(csv).set_index("variant")
+    assert {"MLC, double backward", "MLC, forward mode", "MW-Net", "FasTEN"} <= set(table.index)
+    assert (table["seconds"] > 0).all()
+
+
 def test_the_bench_of_the_data_runs(tmp_path):
     csv = tmp_path / "data.csv"
     command = [sys.executable, "-m", "benchmarks.data_throughput", "--sizes", "8", "--repeats", "2", "--threads",

@@ -14,11 +14,11 @@ from sklearn.datasets import make_blobs
 from emlc_lib import ConfigError, load_dataset, make_config, prepare
 from emlc_lib.batches import Batches
 from emlc_lib.checkpoint import CheckpointError
-from emlc_lib.config import SHIPPED_WEIGHTS
 from emlc_lib.models import build_classifier, build_features, load_weights
 from emlc_lib.pretrained import card, command, obtain, save_pretrained, save_with_card
 from emlc_lib.probes import embeddings, knn_probe, linear_probe, probe
 from emlc_lib.simclr import CHECKPOINT, PretrainConfig, Pretrained, make_pretrain_config, nt_xent, pretrain
+from emlc_lib.start_weights import SHIPPED_WEIGHTS
 from emlc_lib.starts import initial_networks
 
 TINY = {"dataset": "digits", "epochs": 2, "batch_size": 64, "precision": "float32"}
@@ -263,7 +263,7 @@ class TestFiles:
 
     @pytest.fixture
     def package(self, digits, tmp_path, monkeypatch):
-        monkeypatch.setattr("emlc_lib.config.SHIPPED_WEIGHTS", tmp_path)
+        monkeypatch.setattr("emlc_lib.start_weights.SHIPPED_WEIGHTS", tmp_path)
         config = make_pretrain_config(**TINY)
         result = pretrain(config, digits.train_images, show=False)
         described = card(result, config, digits, {"linear": 0.9, "knn": 0.8}, {"linear": 0.5, "knn": 0.4})
