@@ -47,21 +47,19 @@ def map_embeddings(
         n: test images; their order in the data set is random.
 
     Returns:
-        points: one row per run and image: ``name``, ``seed``, ``label``, ``x``, ``y``.
+        points: one row per run and image: ``name``, ``seed``, ``label``, ``class`` (its name), ``x``, ``y``.
         numbers: one row per run: ``name``, ``seed``, ``digest``, ``test_accuracy``, and :func:`separation` of the
         embeddings and, with the prefix ``map_``, of the map.
     """
     labels = images.test_labels[:n]
+    classes = np.asarray(images.classes)[labels]
     points, numbers = [], []
     for name, run in named:
         vectors = normalize(embeddings(run.student().features, images.test_images[:n], images.name))
         tsne = TSNE(perplexity=perplexity, init="pca", random_state=run.config.seed)
         flat = tsne.fit_transform(vectors)
-        points.append(
-            pd.DataFrame(
-                {"name": name, "seed": run.config.seed, "label": labels, "x": flat[:, 0], "y": flat[:, 1]}
-            ).round(2)
-        )
+        map_ = pd.DataFrame({"name": name, "seed": run.config.seed, "label": labels, "class": classes})
+        points.append(map_.assign(x=flat[:, 0], y=flat[:, 1]).round(2))
         in_map = {f"map_{key}": value for key, value in separation(flat, labels).items()}
         numbers.append(
             {"name": name, "seed": run.config.seed, "digest": run.config.digest}

@@ -46,7 +46,7 @@ def test_a_map_of_a_student(tmp_path):
     finished = run(config, root=tmp_path, show=False)
     images = load_dataset("digits")
     points, numbers = map_embeddings([("student", finished)], images, n=120)
-    assert list(points.columns) == ["name", "seed", "label", "x", "y"]
+    assert list(points.columns) == ["name", "seed", "label", "class", "x", "y"]
     assert np.array_equal(points["label"], images.test_labels[:120])
     (row,) = numbers.to_dict("records")
     assert row["digest"] == config.digest

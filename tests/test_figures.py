@@ -119,7 +119,8 @@ def test_the_bench_of_growth_runs(tmp_path):
 def test_the_bench_of_the_methods_runs(tmp_path):
     csv = tmp_path / "methods.csv"
     command = [sys.executable, "-m", "benchmarks.step_cost", "--methods", "--model", "small_cnn", "--noisy=8",
-               "--clean=4", "--repeats=2", "--threads=1", "--device=cpu", "--no-memory", f"--csv={csv}"]  # fmt: skip
+               "--clean=4", "--repeats=2", "--threads=1", "--device=cpu", "--no-memory",
+               f"--csv={csv}"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     table = pd.read_csv(csv).set_index("variant")
@@ -240,8 +241,9 @@ def test_meta_losses_are_means_over_seeds_and_leave_out_who_has_none():
 def test_embedding_maps_name_every_class_once_per_map():
     rng = np.random.default_rng(0)
     points = pd.DataFrame({"name": ["a"] * 30 + ["b"] * 30, "label": list(range(3)) * 20})
+    points["class"] = points["label"].map({0: "cat", 1: "dog", 2: "ship"})
     points[["x", "y"]] = rng.normal(size=(60, 2))
-    figure = figures.embedding_maps(points, ["cat", "dog", "ship"], {"a": "first", "b": "second"})
+    figure = figures.embedding_maps(points, {"a": "first", "b": "second"})
     assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
     for axis in figure.axes:
         assert [t.get_text() for t in axis.texts] == ["cat", "dog", "ship"]

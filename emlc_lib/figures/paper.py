@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -61,19 +61,20 @@ def meta_losses(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def embedding_maps(points: pd.DataFrame, classes: Sequence[str], captions: Mapping[str, str]) -> Figure:
+def embedding_maps(points: pd.DataFrame, captions: Mapping[str, str]) -> Figure:
     """Figure 4: two-dimensional maps of embeddings side by side, coloured by true class.
 
     Args:
-        points: columns ``name``, ``label`` (an index into ``classes``), ``x``, ``y``.
+        points: columns ``name``, ``label``, ``class``, ``x``, ``y``.
         captions: a line below each map, by name.
     """
+    classes = points.groupby("label")["class"].first()
     colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
     groups = list(points.groupby("name", sort=False))
     with style():
         figure, axes = plt.subplots(1, len(groups), figsize=(5.6 * len(groups), 5.6), squeeze=False)
         for axis, (name, part) in zip(axes[0], groups, strict=True):
-            for c, label in enumerate(classes):
+            for c, label in classes.items():
                 chosen = part[part["label"] == c]
                 axis.scatter(chosen["x"], chosen["y"], s=7, color=colours(c % colours.N), alpha=0.6, lw=0)
                 # Colours alone do not name ten classes for every eye: the name stands at the class's median.
