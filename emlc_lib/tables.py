@@ -103,6 +103,23 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
     return result.round(2).reset_index()
 
 
+def caption(table: pd.DataFrame) -> str:
+    """What a figure of these runs must say of them: data, noise, preset, seeds, hardware and torch's version.
+
+    Args:
+        table: :func:`run_table`, whole or with further columns. Noise is left out where runs differ in it.
+    """
+    first = table.iloc[0]
+    parts = [first["dataset"]]
+    if len(table[["noise_type", "noise"]].drop_duplicates()) == 1:
+        parts.append(f"{100 * first['noise']:g} % {first['noise_type']} noise")
+    by = [column for column in ("name", "method", "k", "noise_type", "noise") if column in table]
+    counts = table.groupby(by)["seed"].nunique()
+    low, high = counts.min(), counts.max()
+    parts += [f"preset {first['preset']}", f"{low} to {high} seeds" if low < high else f"seeds: {low}"]
+    return ", ".join(parts) + f"; {first['hardware']}, torch {first['torch']}"
+
+
 def concatenated(tables: Mapping[object, pd.DataFrame], key: str) -> pd.DataFrame:
     """The tables below each other, their names in a column ``key`` in front."""
     return pd.concat(tables, names=[key]).reset_index(key).reset_index(drop=True)

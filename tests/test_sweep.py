@@ -9,7 +9,7 @@ import pytest
 from emlc_lib import ConfigError, find_runs, make_config, run
 from emlc_lib.notebook import committed_table, describe
 from emlc_lib.sweep import grid, main, sweep
-from emlc_lib.tables import accuracy_table, compare, run_table
+from emlc_lib.tables import accuracy_table, caption, compare, run_table
 
 FAST = {"dataset": "digits", "preset": "smoke", "epochs": 1}
 
@@ -148,3 +148,12 @@ def test_two_processes_at_the_same_run_train_it_once(tmp_path):
     assert sorted(path.suffix for path in folder.iterdir() if path.suffix == ".tmp") == []
     alone = run(make_config(dataset="digits", preset="smoke", epochs=4), root=tmp_path, show=False)
     assert outputs[0][0].split()[0] == str(alone.result["test_accuracy"])
+
+
+def test_a_caption_says_where_the_numbers_are_from():
+    table = pd.DataFrame(rows("emlc", [0.5, 0.6]) + rows("cross_entropy", [0.4]))
+    table = table.assign(dataset="digits", preset="smoke", hardware="a machine", torch="2.0")
+    assert caption(table) == "digits, 50 % symmetric noise, preset smoke, 1 to 2 seeds; a machine, torch 2.0"
+    more = pd.concat([table, table.assign(noise=0.9)])
+    assert "noise" not in caption(more)
+    assert "seeds: 2" in caption(table[table["method"] == "emlc"])

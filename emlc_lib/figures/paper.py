@@ -1,4 +1,7 @@
-"""The paper's Figures 1, 4, 5 and 6, drawn anew, and the effect of single options."""
+"""The paper's Figures 1, 4, 5 and 6, drawn anew, and the effect of single options.
+
+The ``caption`` of each is written above it: :func:`emlc_lib.tables.caption` says at what scale it was made.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def _band(axis: Axes, part: pd.DataFrame, x: str, y: str, **look) -> None:
     axis.fill_between(grouped.index, grouped["min"], grouped["max"], color=look["color"], alpha=0.12, lw=0)
 
 
-def label_recovery(curves: pd.DataFrame, given: float) -> Figure:
+def label_recovery(curves: pd.DataFrame, given: float, caption: str = "") -> Figure:
     """Figure 1: the share of labels that are right after correction; all labels solid, wrong ones dashed.
 
     Args:
@@ -38,10 +41,11 @@ def label_recovery(curves: pd.DataFrame, given: float) -> Figure:
         axis.plot([], [], "--", color="0.3", label="wrong labels")
         axis.set(xlabel="epoch", ylabel="labels recovered, %", ylim=(0, 100), xlim=(0, None))
         axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        figure.suptitle(caption, fontsize=9)
     return figure
 
 
-def meta_losses(curves: pd.DataFrame) -> Figure:
+def meta_losses(curves: pd.DataFrame, caption: str = "") -> Figure:
     """Figure 5: the student's loss on clean batches over iterations, on a logarithmic scale.
 
     Args:
@@ -53,15 +57,16 @@ def meta_losses(curves: pd.DataFrame) -> Figure:
             _band(axis, part, "step", "meta_loss", color=LOOKS.get(name, (PINK, "x"))[0], label=name)
         axis.set_yscale("log")
         low, high = axis.get_ylim()
-        ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if low <= t <= high]
+        ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if low <= t <= high]
         axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
         axis.minorticks_off()
         axis.set(xlabel="iteration (student steps)", ylabel="student's loss on the clean batch", xlim=(0, None))
         axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        figure.suptitle(caption, fontsize=9)
     return figure
 
 
-def embedding_maps(points: pd.DataFrame, captions: Mapping[str, str]) -> Figure:
+def embedding_maps(points: pd.DataFrame, captions: Mapping[str, str], caption: str = "") -> Figure:
     """Figure 4: two-dimensional maps of embeddings side by side, coloured by true class.
 
     Args:
@@ -83,10 +88,11 @@ def embedding_maps(points: pd.DataFrame, captions: Mapping[str, str]) -> Figure:
                 axis.annotate(label, place, ha="center", va="center", fontsize=9, bbox=box)
             axis.set(title=name, xlabel=captions[name], xticks=[], yticks=[])
             axis.grid(False)
+        figure.suptitle(caption, fontsize=9)
     return figure
 
 
-def accuracy_over_k(table: pd.DataFrame) -> Figure:
+def accuracy_over_k(table: pd.DataFrame, caption: str = "") -> Figure:
     """Figure 6: test accuracy over the look-ahead steps, by the weights of the multi-step gradient.
 
     Args:
@@ -112,10 +118,11 @@ def accuracy_over_k(table: pd.DataFrame) -> Figure:
         axis.minorticks_off()
         axis.set(xlabel="look-ahead steps k", ylabel="test accuracy, %")
         axis.legend(title="weights of the steps", fontsize=9, title_fontsize=9)
+        figure.suptitle(caption, fontsize=9)
     return figure
 
 
-def option_effects(summary: pd.DataFrame, baselines: Mapping[str, str]) -> Figure:
+def option_effects(summary: pd.DataFrame, baselines: Mapping[str, str], caption: str = "") -> Figure:
     """Test accuracy by the name of an option, as points with standard deviations, in the order given.
 
     Args:
@@ -133,10 +140,11 @@ def option_effects(summary: pd.DataFrame, baselines: Mapping[str, str]) -> Figur
         axis.set_yticks(places, summary.index)
         axis.invert_yaxis()
         axis.set_xlabel(f"test accuracy, % ({seed_count(summary['n'])})")
+        figure.suptitle(caption, fontsize=9)
     return figure
 
 
-def gradient_error_curves(errors: pd.DataFrame) -> Figure:
+def gradient_error_curves(errors: pd.DataFrame, caption: str = "") -> Figure:
     """Cosine and length of approximate meta-gradients against the exact one, over training.
 
     Args:
@@ -153,4 +161,5 @@ def gradient_error_curves(errors: pd.DataFrame) -> Figure:
         axes[1].axhline(1, color=GREY, ls=":", label="exact")
         axes[1].set(xlabel="student step", ylabel="length, over the exact one's", yscale="log")
         axes[1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        figure.suptitle(caption, fontsize=9)
     return figure
