@@ -6,13 +6,12 @@ their rounding (1e-15 times the number of terms, over a few steps) and far below
 
 import copy
 
-import pandas as pd
 import pytest
 import torch
 from conftest import conv_net, mlp
 from references import flat, relative_error, stateless
 from test_execution import RandomBatches
-from test_trainer import FAST, Killed, bits, same_bits, trained
+from test_trainer import FAST, bits, same_bits, trained
 from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
@@ -259,30 +258,6 @@ def test_compiled_mlc_agrees_with_the_plain_one(monkeypatch):
     for a, b in zip(plain.student.parameters(), fast.student.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)  # through Adam, as above
     torch._dynamo.reset()
-
-
-def killed_and_resumed(config, data, folder):
-    """The same training undisturbed, and stopped after its second epoch and resumed."""
-    undisturbed = train(config, data, show=False)
-
-    def stop(row):
-        if row["epoch"] == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(config, data, folder=folder, show=False, on_epoch=stop)
-    return undisturbed, train(config, data, folder=folder, show=False)
-
-
-@pytest.mark.parametrize("k", [1, 4])
-def test_resuming_gives_the_same_bits(tmp_path, k):
-    """Adam's moments are part of the checkpoint; 19 steps an epoch, so that with k = 4 epochs end in between."""
-    config = make_config(**(FAST | {"epochs": 3}), method="mlc", k=k)
-    undisturbed, resumed = killed_and_resumed(config, prepare(config), tmp_path)
-    assert same_bits(bits(undisturbed), bits(resumed))
-    assert set(resumed.method.networks) == {"student", "corrector"}
-    pd.testing.assert_frame_equal(undisturbed.steps, resumed.steps)
-    pd.testing.assert_frame_equal(undisturbed.epochs, resumed.epochs)
 
 
 def test_weights_come_from_the_seed_alone():

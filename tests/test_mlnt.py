@@ -8,7 +8,6 @@ import pytest
 import torch
 from references import flat, relative_error, stateless
 from test_execution import method
-from test_trainer import bits, same_bits
 from torch.func import functional_call, grad, hessian
 from torch.nn import functional as F
 
@@ -177,24 +176,6 @@ class TestSyntheticLabels:
 
 
 DIGITS = {"dataset": "digits", "preset": "smoke", "device": "cpu", "method": "mlnt"}
-
-
-def test_resuming_gives_the_same_bits(tmp_path):
-    """The averaged network, with running statistics of its own, is part of the checkpoint."""
-    config = make_config(**DIGITS, epochs=3, mlnt_sets=1, n_noisy=320)
-    data = prepare(config)
-    undisturbed = train(config, data, show=False)
-
-    def stop(row):
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config, data, folder=tmp_path, show=False, on_epoch=stop)
-    resumed = train(config, data, folder=tmp_path, show=False)
-    assert same_bits(bits(undisturbed), bits(resumed))
-    assert undisturbed.epochs.equals(resumed.epochs)
-    assert "recovery_all" not in resumed.epochs
 
 
 def test_the_student_is_hard_to_mislead():

@@ -6,7 +6,6 @@ import pytest
 import torch
 from references import flat, relative_error, stateless
 from test_execution import RandomBatches, method
-from test_trainer import bits, same_bits
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -141,20 +140,3 @@ def test_wrong_labels_come_to_count_less_than_right_ones(seed):
     assert last["weight_right"] > 3 * last["weight_wrong"]
     assert last["student_test_accuracy"] > 0.9
     assert "recovery_all" not in last
-
-
-def test_resuming_gives_the_same_bits(tmp_path):
-    """The weight net's Adam, with its step count, is part of the checkpoint."""
-    config = make_config(**DIGITS, epochs=3)
-    data = prepare(config)
-    undisturbed = train(config, data, show=False)
-
-    def stop(row):
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config, data, folder=tmp_path, show=False, on_epoch=stop)
-    resumed = train(config, data, folder=tmp_path, show=False)
-    assert same_bits(bits(undisturbed), bits(resumed))
-    assert undisturbed.epochs.equals(resumed.epochs)

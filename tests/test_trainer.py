@@ -131,10 +131,8 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("changes", [{}, {"k": 5}, {"method": "clean_only"}])
-def test_resuming_in_process_gives_the_same_bits(tmp_path, changes):
-    config = make_config(**(FAST | {"epochs": 3}), **changes)
-    data = prepare(config)
+def killed_and_resumed(config, data, folder):
+    """One training undisturbed, and stopped after its second epoch and resumed, which must give the same bits."""
     undisturbed = train(config, data, show=False)
 
     def stop(row):
@@ -142,12 +140,32 @@ def test_resuming_in_process_gives_the_same_bits(tmp_path, changes):
             raise Killed
 
     with pytest.raises(Killed):
-        train(config, data, folder=tmp_path, show=False, on_epoch=stop)
-    resumed = train(config, data, folder=tmp_path, show=False)
+        train(config, data, folder=folder, show=False, on_epoch=stop)
+    resumed = train(config, data, folder=folder, show=False)
     assert same_bits(bits(undisturbed), bits(resumed))
     assert same_bits(undisturbed.best_student, resumed.best_student)
     pd.testing.assert_frame_equal(undisturbed.epochs, resumed.epochs)
     pd.testing.assert_frame_equal(undisturbed.steps, resumed.steps)
+    return undisturbed, resumed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"k": 5},
+        {"method": "clean_only"},
+        {"method": "mlc"},
+        {"method": "mlc", "k": 4},  # 19 steps an epoch: epochs end in between
+        {"method": "mwnet"},
+        {"method": "mlnt", "mlnt_sets": 1, "n_noisy": 320},
+        {"method": "fasten"},
+    ],
+)
+def test_resuming_in_process_gives_the_same_bits(tmp_path, changes):
+    """Everything a method learns or remembers is in the checkpoint, optimisers' moments included."""
+    config = make_config(**(FAST | {"epochs": 3}), **changes)
+    killed_and_resumed(config, prepare(config), tmp_path)
 
 
 CHILD = """
