@@ -36,8 +36,8 @@ def test_the_lock_covers_every_dependency_with_hashes():
 
 def test_the_lock_names_no_address():
     assert "://" not in LOCK
-    assert "index-url" not in LOCK
-    assert "find-links" not in LOCK
+    # Hashes are the only options: none that says where packages come from.
+    assert set(re.findall(r"--[\w-]+", LOCK)) == {"--hash"}
 
 
 def test_torch_and_torchvision_are_a_pinned_pair():

@@ -12,7 +12,7 @@ import torch
 from conftest import conv_net, mlp
 from references import cross_entropy, flat, relative_error, stateless
 from test_mlc import LR, SmallBatches
-from test_trainer import FAST, bits, killed_and_resumed, same_bits, trained
+from test_trainer import FAST, bits, killed_and_resumed, same_bits, same_training, trained
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -193,6 +193,7 @@ def test_resuming_gives_the_same_bits(tmp_path):
     """Over the change from given to corrected labels: the memory and Adam's moments are in the checkpoint."""
     config = make_config(**(FAST | {"epochs": 4}), method="mslc", mslc_plain_share=0.25)
     undisturbed, resumed = killed_and_resumed(config, prepare(config), tmp_path)
+    assert same_training(undisturbed, resumed)
     memory = resumed.method.memory.labels
     assert not torch.equal(memory, F.one_hot(memory.argmax(1), 10).float())
     assert undisturbed.epochs["meta_loss"].isna().tolist() == [True, False, False, False]

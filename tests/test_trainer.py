@@ -132,7 +132,7 @@ class Killed(Exception):
 
 
 def killed_and_resumed(config, data, folder):
-    """One training undisturbed, and stopped after its second epoch and resumed, which must give the same bits."""
+    """One training undisturbed, and one stopped after its second epoch and resumed."""
     undisturbed = train(config, data, show=False)
 
     def stop(row):
@@ -141,12 +141,13 @@ def killed_and_resumed(config, data, folder):
 
     with pytest.raises(Killed):
         train(config, data, folder=folder, show=False, on_epoch=stop)
-    resumed = train(config, data, folder=folder, show=False)
-    assert same_bits(bits(undisturbed), bits(resumed))
-    assert same_bits(undisturbed.best_student, resumed.best_student)
-    pd.testing.assert_frame_equal(undisturbed.epochs, resumed.epochs)
-    pd.testing.assert_frame_equal(undisturbed.steps, resumed.steps)
-    return undisturbed, resumed
+    return undisturbed, train(config, data, folder=folder, show=False)
+
+
+def same_training(a, b):
+    """Whether two trainings ended in the same bits and logged the same numbers."""
+    networks = same_bits(bits(a), bits(b)) and same_bits(a.best_student, b.best_student)
+    return networks and a.epochs.equals(b.epochs) and a.steps.equals(b.steps)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def killed_and_resumed(config, data, folder):
 def test_resuming_in_process_gives_the_same_bits(tmp_path, changes):
     """Everything a method learns or remembers is in the checkpoint, optimisers' moments included."""
     config = make_config(**(FAST | {"epochs": 3}), **changes)
-    killed_and_resumed(config, prepare(config), tmp_path)
+    assert same_training(*killed_and_resumed(config, prepare(config), tmp_path))
 
 
 CHILD = """
