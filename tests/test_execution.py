@@ -15,7 +15,7 @@ from emlc_lib.meta_gradient import (
     parameters_of,
     surrogate,
 )
-from emlc_lib.methods import EMLC, CrossEntropy
+from emlc_lib.methods import EMLC, CrossEntropy, MWNet
 from emlc_lib.models import build_classifier, build_teacher
 
 
@@ -200,10 +200,14 @@ def test_compiled_forward_mode_and_steps_agree_with_plain_ones(monkeypatch):
     torch._dynamo.reset()
 
 
-def test_compiled_baseline_agrees_with_the_plain_one(monkeypatch):
+@pytest.mark.parametrize(
+    ("cls", "changes"),
+    [(CrossEntropy, {}), (MWNet, {"method": "mwnet", "schedule": "none", "share_primal": False})],
+)
+def test_other_compiled_methods_agree_with_the_plain_ones(monkeypatch, cls, changes):
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **kwargs: real(f, backend="aot_eager", **kwargs))
-    plain, fast = (method(cls=CrossEntropy, compile=on) for on in (False, True))
+    plain, fast = (method(cls=cls, compile=on, **changes) for on in (False, True))
     for t in range(3):
         plain.step(t), fast.step(t)
     for a, b in zip(plain.student.parameters(), fast.student.parameters(), strict=True):

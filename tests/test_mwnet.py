@@ -92,18 +92,6 @@ def test_the_student_steps_last_with_the_new_weights_and_counts_each_batch_once(
     assert own.student.features[1].num_batches_tracked == 2
 
 
-def test_compiled_steps_agree_with_plain_ones(monkeypatch):
-    """As in test_execution: the graphs are traced and run eagerly, so float64 rounding is all that may differ."""
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **kwargs: real(f, backend="aot_eager", **kwargs))
-    plain, fast = (built(compile=on, share_primal=False) for on in (False, True))
-    for t in range(2):
-        plain.step(t), fast.step(t)
-    for a, b in zip(plain.student.parameters(), fast.student.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-    torch._dynamo.reset()
-
-
 def test_the_mean_weights_are_those_of_right_and_wrong_labels():
     class SomeRight(RandomBatches):
         def noisy(self, t):
