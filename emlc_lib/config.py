@@ -18,13 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .execution import Precision
 from .start_weights import check_start_weights, start_weights_file, weights_digest
 
-Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
+# own: images of the user, which come with the data and not from load_dataset.
+Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "own"]
 Method = Literal[
     "emlc", "mlc", "mslc", "mwnet", "mlnt", "fasten", "cross_entropy", "clean_only"
 ]  # fmt: skip
 NoiseType = Literal["symmetric", "asymmetric", "human"]
 Preset = Literal["smoke", "quick", "paper"]
-Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50"]
+# own: a feature extractor that is handed to the trainer.
+Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50", "own"]
 
 # The methods that look k steps ahead.
 K_METHODS = ("emlc", "mlc")
