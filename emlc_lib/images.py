@@ -1,7 +1,7 @@
 """A user's images and labels, and reading them from folders and CSV files.
 
-:class:`Images` says what the samples are called, their labels, and how to get their pixels. Image files are opened only
-by :meth:`Images.pixels`, so that mistakes in labels are found before that.
+:class:`Images` says what the samples are called, their labels, and how to get their pixels. Image files are opened
+only by :meth:`Images.pixels`, so that mistakes in labels are found before that.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ class Images:
         channels: 1 if all are grey, else 3; files count as colour images.
         side: the longer side in pixels, if all images have the same size; None for files.
         folder: where the paths begin; None for images that are not files.
-        classes: the names of integer labels, if the source has them.
     """
 
     parameter: str
@@ -49,7 +48,6 @@ class Images:
     channels: int = 3
     side: int | None = None
     folder: Path | None = None
-    classes: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,8 +106,8 @@ def read_folder(
     Args:
         folder: with one subfolder per class, whose name is the label of all images in it and below.
         parameter: its name, for messages.
-        labels: a CSV file with columns ``path`` and ``label``, instead of the subfolders' names; images that it does
-            not name are left out.
+        labels: a CSV file with columns ``path`` and ``label``, instead of the subfolders' names; images that it
+            does not name are left out.
         labelled: whether labels are needed; if not, every image below the folder is taken.
 
     Raises:
@@ -145,8 +143,8 @@ def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") 
         parameter: the file's name, for messages.
 
     Raises:
-        InputError: the file or a column is missing, it is empty, a path is no file, a label is empty, or a path has
-            two labels.
+        InputError: the file or a column is missing, it is empty, a path is no file, a label is empty, or a path
+            has two labels.
     """
     folder = Path(folder)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def as_images(source: Any, parameter: str, *, labelled: bool) -> Images:
         InputError: it is empty, of another form, or labels and images are not equally many.
     """
     if isinstance(source, Images):
-        images = replace(source, parameter=parameter)
+        images = source
     elif isinstance(source, str | Path):
         images = read_folder(source, parameter, labelled=labelled)
     elif isinstance(source, Dataset):
@@ -114,13 +113,11 @@ def _from_dataset(dataset: Dataset, parameter: str) -> Images:
         raise InputError(f"{parameter}: the data set's items must be (image, label)")
     loaded = [_one(image, parameter) for image, _ in items]
     labels = [label.item() if isinstance(label, Tensor) and label.ndim == 0 else label for _, label in items]
-    classes = getattr(dataset, "classes", None)
     sizes = {image.shape[1:] if isinstance(image, Tensor) else image.size[::-1] for image in loaded}
     grey = all(image.shape[0] == 1 if isinstance(image, Tensor) else image.mode in ("1", "L") for image in loaded)
     return Images(
         parameter, list(range(len(items))), _labels(labels, parameter), loaded.__getitem__,
         channels=1 if grey else 3, side=max(*sizes.pop()) if len(sizes) == 1 else None,
-        classes=list(map(str, classes)) if classes is not None else None,
     )  # fmt: skip
 
 
