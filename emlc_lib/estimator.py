@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,20 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from .augment import Recipe, normalise
-from .backbones import PREFIX, channels_for, check_backbone, constants_for, empty_features, starting_features
+from .augment import Recipe
+from .backbones import channels_for, constants_for, empty_features, starting_features
 from .checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
-from .config import Config, ConfigError, make_config
+from .config import ConfigError, make_config
+from .correction import correction_frame, corrections
 from .models import Classifier, Teacher, build_teacher
-from .own_data import Pair, check_labels, codes, experiment_data, on_device, pair
+from .own_data import check_labels, codes, experiment_data, on_device, pair
 from .randomness import Stream, torch_generator
+from .settings import settle
 from .sources import as_images
 from .starts import placed, with_head
 from .trainer import EVALUATION_BATCH, predict, train
 
 FORMAT = "emlc_lib.EMLCClassifier 1"
-# Enough steps for a small set, where the epochs are not given.
-LEAST_EPOCHS, LEAST_STEPS = 10, 600
 
 
 class EMLCClassifier(ClassifierMixin, BaseEstimator):
@@ -65,8 +64,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         classes_: (C,) the classes, sorted.
         student_, teacher_: the networks, in evaluation mode: the student of the epoch that does best on the clean
             set, and the teacher of the last one.
-        history_: data frame with a row per epoch: losses, the student's accuracy on the clean set, ``kept`` (share of
-            given labels that the teacher kept), ``gate`` (mean weight of the given labels).
+        history_: data frame with a row per epoch: losses, the student's accuracy on the clean set, ``kept`` (share
+            of given labels that the teacher kept), ``gate`` (mean weight of the given labels).
         best_epoch_: the student's epoch, from 1.
         config_: the configuration of the training.
         image_size_, channels_: of the images as the networks see them.
@@ -122,8 +121,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
             noisy: ``(images, labels)`` arrays, a torch ``Dataset`` of (image, label), the path of a folder with a
                 subfolder per class, or :class:`emlc_lib.images.Images`; see :func:`emlc_lib.sources.as_images`.
             clean: the same, with verified labels, at least one of every class. If the noisy images are files, also
-                the path of a CSV file of path,label. Files that are in both sets are taken out of the noisy one; arrays
-                must be disjoint already.
+                the path of a CSV file of path,label. Files that are in both sets are taken out of the noisy one;
+                arrays must be disjoint already.
 
         Raises:
             ConfigError: a parameter of the constructor has a value that is not allowed.
@@ -132,9 +131,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
             FloatingPointError: a loss is not finite.
         """
         sets = pair(noisy, clean, self.classes)
-        size = self._size(sets)
-        model, start = self._backbone(size)
-        config = self._config(sets, model)
+        size, model, start, config = settle(self.get_params(deep=False), sets)
         channels = channels_for(model, start) or max(sets.noisy.channels, sets.clean.channels)
         if self.autoaugment and channels == 1:
             raise ConfigError("autoaugment: is for colour images")
@@ -155,7 +152,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         self.history_ = _history(trained.epochs)
         self.best_epoch_ = trained.best_epoch
         self._names = sets.noisy.names
-        self._correction = self._correct(pixels[0], codes(sets.noisy.labels, sets.classes))
+        self._correction = self._correct(pixels[0], sets.noisy.labels)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -192,8 +189,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
             * ``given_label``;
             * ``corrected_label``: the most probable class after the correction;
             * ``probability``: its probability, in [0, 1];
-            * ``gate``: w, the weight of the given label, in (0, 1); Appendix D reads it as the probability that the
-              given label is right;
+            * ``gate``: w, the weight of the given label, in (0, 1); Appendix D reads it as the probability that
+              the given label is right;
             * ``rank``: from 1, the most suspicious given label, i.e. the one with the least corrected probability.
 
         Raises:
@@ -202,11 +199,11 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "classes_")
         if noisy is None:
-            return self._frame(self._names, self._correction)
+            return correction_frame(self._names, self.classes_, self._correction)
         images = as_images(noisy, "noisy", labelled=True)
         check_labels(images, self.classes_)
         pixels = images.pixels(self.image_size_, self.channels_, show=self.verbose)
-        return self._frame(images.names, self._correct(pixels, codes(images.labels, self.classes_)))
+        return correction_frame(images.names, self.classes_, self._correct(pixels, images.labels))
 
     def save(self, path: str | Path) -> None:
         """Writes everything to one safetensors file, atomically; parameters are JSON in its header."""
@@ -248,8 +245,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
             raise CheckpointError(f"{path} was not written by EMLCClassifier.save of this version")
         self = cls(**saved["params"])
         self.device = self.device if device is None else device
-        values = {name: value for name, value in saved["config"].items() if name != "device"}
-        config = make_config(device=self.device, **values)
+        values = {name: value for name, value in saved["config"].items() if name not in ("device", "n_noisy")}
+        config = make_config(device=self.device, n_noisy="all", **values)
         classes = np.array(saved["classes"], dtype=saved["classes_type"])
         networks = _empty(saved["model"], saved["channels"], len(classes))
         restore(tensors, dict(zip(("student", "teacher"), networks, strict=True)), {})
@@ -266,83 +263,15 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
 
-    def _size(self, sets: Pair) -> int:
-        if self.image_size is None:
-            sides = {sets.noisy.side, sets.clean.side} - {None}
-            return sides.pop() if len(sides) == 1 else 224 if str(self.model).startswith(PREFIX) else 32
-        if not isinstance(self.image_size, int) or not 4 <= self.image_size <= 1024:
-            raise ConfigError(f"image_size: must be None or between 4 and 1024 (got {self.image_size!r})")
-        return self.image_size
-
-    def _backbone(self, size: int) -> tuple[str, str]:
-        model, start = str(self.model), str(self.start)
-        if model == "auto":
-            model = "small_cnn" if size <= 12 and start in ("auto", "random", "pretrain") else "resnet_narrow"
-        if start == "auto":
-            start = "published" if model.startswith(PREFIX) else "random"
-        check_backbone(model, start)
-        return model, start
-
-    def _config(self, sets: Pair, model: str) -> Config:
-        n, m = len(sets.noisy), len(sets.clean)
-        for name in ("patience", "pretrain_epochs"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1) and (name, value) != ("patience", None):
-                raise ConfigError(f"{name}: must be a positive integer (got {value!r})")
-        batch = min(64, n) if self.batch_size is None else self.batch_size
-        values: dict[str, Any] = dict(
-            dataset="own", preset="quick", method="emlc", noise=0.0, n_clean=m, n_noisy="all", start="random",
-            model="own" if model.startswith(PREFIX) else model, start_steps=self.start_steps, seed=self.seed,
-            epochs=1 if self.epochs is None else self.epochs, batch_size=batch, lr=self.lr,
-            clean_batch_size=min(32, m) if self.clean_batch_size is None else self.clean_batch_size,
-            teacher_lr=self.teacher_lr, k=self.k, device=self.device, autoaugment=bool(self.autoaugment),
-        )  # fmt: skip
-        if model.startswith(PREFIX):
-            values["share_primal"] = False  # maximum pooling has no tangent rule there
-        options = dict(self.options or {})
-        fixed = sorted(options.keys() & values.keys())
-        if fixed:
-            raise ConfigError(f"options: {fixed[0]} is set by the estimator")
-        config = make_config(**values, **options)
-        if config.batch_size > n:
-            raise ConfigError(f"batch_size: {config.batch_size} is more than the {n} noisy images")
-        if self.epochs is None:
-            steps = n // config.batch_size
-            config = config.model_copy(update={"epochs": max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))})
-        return config
-
     def _set(self, config, model, classes, size, channels, constants, student, teacher) -> None:
         self.config_, self._model, self.classes_ = config, model, classes
         self.image_size_, self.channels_, self._constants = size, channels, constants
         self.student_, self.teacher_ = student.eval(), teacher.eval()
 
-    @torch.no_grad()
-    def _correct(self, pixels: Tensor, given: Tensor) -> dict[str, Tensor]:
-        """By name (n,): given and corrected class, its probability, gate, rank."""
-        device = self.config_.device
-        scale = on_device(self._constants, device)
-        parts = []
-        for x, y in zip(pixels.split(EVALUATION_BATCH), given.split(EVALUATION_BATCH), strict=True):
-            output = self.teacher_(normalise(x.to(device), *scale), y.to(device))
-            # Again in 64 bits, in which sure labels still differ from each other.
-            w, p = output.gate_logits.double().sigmoid()[:, None], output.logits.double().softmax(1)
-            one_hot = torch.nn.functional.one_hot(output.given, p.shape[1])
-            parts.append((w * one_hot + (1 - w) * p, w[:, 0]))
-        soft, gate = (torch.cat(values).cpu() for values in zip(*parts, strict=True))
-        probability, corrected = soft.max(1)
-        order = soft.gather(1, given[:, None])[:, 0].argsort(stable=True)
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(1, len(order) + 1)
-        return {"given": given, "corrected": corrected, "probability": probability, "gate": gate, "rank": rank}
-
-    def _frame(self, names: list[int] | list[str], correction: dict[str, Tensor]) -> pd.DataFrame:
-        values = {name: value.numpy() for name, value in correction.items()}
-        columns = {
-            "path" if isinstance(names[0], str) else "index": names,
-            "given_label": self.classes_[values["given"]],
-            "corrected_label": self.classes_[values["corrected"]],
-        }
-        return pd.DataFrame(columns | {name: values[name] for name in ("probability", "gate", "rank")})
+    def _correct(self, pixels: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
+        return corrections(
+            self.teacher_, pixels, codes(labels, self.classes_), self._constants, self.config_.device
+        )
 
 
 def _empty(model: str, channels: int, n_classes: int) -> tuple[Classifier, Teacher]:

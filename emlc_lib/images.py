@@ -98,16 +98,12 @@ def _resized(image: Image.Image | Tensor, size: int, channels: int) -> Tensor:
     return image
 
 
-def read_folder(
-    folder: str | Path, parameter: str = "noisy", *, labels: str | Path | None = None, labelled: bool = True
-) -> Images:
+def read_folder(folder: str | Path, parameter: str = "noisy", *, labelled: bool = True) -> Images:
     """The images below a folder, named by their paths relative to it.
 
     Args:
         folder: with one subfolder per class, whose name is the label of all images in it and below.
         parameter: its name, for messages.
-        labels: a CSV file with columns ``path`` and ``label``, instead of the subfolders' names; images that it
-            does not name are left out.
         labelled: whether labels are needed; if not, every image below the folder is taken.
 
     Raises:
@@ -116,8 +112,6 @@ def read_folder(
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{parameter}: {folder} is not a folder")
-    if labels is not None:
-        return read_labels(labels, folder, "labels")
     # Hidden files are thumbnails and other tools' own.
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     paths = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
@@ -128,8 +122,8 @@ def read_folder(
     loose = next((path for path in paths if "/" not in path), None)
     if loose:
         raise InputError(
-            f"{parameter}: {loose} is in no subfolder of {folder}, whose name would be its label; a CSV file of "
-            "path,label can give labels instead"
+            f"{parameter}: {loose} is in no subfolder of {folder}, whose name would be its label; labels can "
+            "also come from a CSV file of path,label (read_labels, emlc correct --labels)"
         )
     return _files(parameter, folder, paths, np.array([path.split("/")[0] for path in paths]))
 

@@ -40,15 +40,13 @@ def pair(noisy: Any, clean: Any, classes: Any = None) -> Pair:
         classes: all labels that may occur; None takes those of the noisy set.
 
     Raises:
-        InputError: there is no image; a label is not among the classes; the clean set lacks a class; there are fewer
-            than two classes; or every noisy image is in the clean set, too.
+        InputError: there is no image; a label is not among the classes; the clean set lacks a class; there are
+            fewer than two classes; or every noisy image is in the clean set, too.
     """
     noisy = as_images(noisy, "noisy", labelled=True)
     if isinstance(clean, str | Path) and not Path(clean).is_dir():
         if noisy.folder is None:
-            raise InputError(
-                f"clean: {clean} is no folder, and a CSV file is only for noisy images that are files"
-            )
+            raise InputError(f"clean: {clean} is no folder; a CSV file is only for noisy images that are files")
         clean = read_labels(clean, noisy.folder, "clean")
     clean = as_images(clean, "clean", labelled=True)
     if classes is None:
