@@ -17,6 +17,10 @@ from .estimator import EMLCClassifier
 from .figures import contact_sheet
 from .images import Images, InputError, read_folder, read_image, read_labels
 
+# Passed on to the estimator as they are.
+OPTIONS = (
+    "model", "start", "image_size", "epochs", "patience", "batch_size", "lr", "teacher_lr", "flip", "seed", "device",
+)  # fmt: skip
 THUMBNAIL = 160
 SHEET_FORMATS = (".jpg", ".pdf", ".png", ".svg")
 
@@ -39,8 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     correct = commands.add_parser(
         "correct",
         help="correct the labels of a folder of images",
-        description="Learns from a folder of images with partly wrong labels and a CSV file of a few verified ones; "
-        "writes a CSV file of corrected labels and a sheet of the most suspicious images.",
+        description="Learns from a folder of images with partly wrong labels and a CSV file of a few verified "
+        "ones; writes a CSV file of corrected labels and a sheet of the most suspicious images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = correct.add_argument
@@ -76,23 +80,11 @@ def _correct(args: argparse.Namespace) -> str:
     else:
         raise InputError(f"FOLDER: {args.images} is not a folder")
     verified = read_labels(args.verified, args.images, "--verified")
-    names = (
-        "model",
-        "start",
-        "image_size",
-        "epochs",
-        "patience",
-        "batch_size",
-        "lr",
-        "teacher_lr",
-        "flip",
-        "seed",
-    )
-    options = {name: getattr(args, name) for name in (*names, "device")}
+    options = {name: getattr(args, name) for name in OPTIONS}
     estimator = EMLCClassifier(**options, verbose=not args.quiet).fit(given, verified)
     corrected = estimator.correct_labels()
     table = with_verified(corrected, given, verified)
-    write_atomically(args.out, lambda path: table.to_csv(path, index=False))
+    write_atomically(args.out, lambda path: table.to_csv(path, index=False, float_format="%.6g"))
     suspicious = corrected.nsmallest(args.sheet_images, "rank")
     _write_sheet(suspicious, args.images, args.sheet)
     if args.save is not None:
