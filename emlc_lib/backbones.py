@@ -46,11 +46,11 @@ def check_backbone(model: str, start: str) -> None:
     if start in ("random", "pretrain", "published"):
         return
     file = _file(model, start)
+    dataset = _dataset(file) if file.is_file() else "cifar10"
     try:
-        check_start_weights(_dataset(file) if file.is_file() else "cifar10", model, str(file))
+        check_start_weights(dataset, model, None if start == "shipped" else start)
     except ValueError as error:
-        hint = "" if start == "shipped" else "; auto, random, pretrain, shipped and published are the other values"
-        raise ConfigError(f"start: {str(error).removeprefix('start_weights: ')}{hint}") from None
+        raise ConfigError(f"start: {str(error).removeprefix('start_weights: ').removeprefix('start: ')}") from None
 
 
 def constants_for(model: str, start: str, images: Tensor) -> Constants:

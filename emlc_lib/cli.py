@@ -19,7 +19,8 @@ from .images import Images, InputError, read_folder, read_image, read_labels
 
 # Passed on to the estimator as they are.
 OPTIONS = (
-    "model", "start", "image_size", "epochs", "patience", "batch_size", "lr", "teacher_lr", "flip", "seed", "device",
+    "model", "start", "image_size", "epochs", "patience", "batch_size", "lr", "teacher_lr", "flip", "seed",
+    "device",
 )  # fmt: skip
 THUMBNAIL = 160
 SHEET_FORMATS = (".jpg", ".pdf", ".png", ".svg")

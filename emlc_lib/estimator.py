@@ -174,7 +174,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The student's classes, (n,); see :meth:`predict_proba`."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        best = self.predict_proba(X).argmax(1)
+        return self.classes_[best]
 
     def correct_labels(self, noisy: Any = None) -> pd.DataFrame:
         """What the teacher makes of given labels.
