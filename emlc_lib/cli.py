@@ -19,8 +19,8 @@ from .images import Images, InputError, read_folder, read_image, read_labels
 
 # Passed on to the estimator as they are.
 OPTIONS = (
-    "model", "start", "image_size", "epochs", "patience", "batch_size", "lr", "teacher_lr", "flip", "seed",
-    "device",
+    "model", "start", "pretrain_epochs", "image_size", "epochs", "patience", "batch_size", "lr", "teacher_lr",
+    "flip", "seed", "device",
 )  # fmt: skip
 THUMBNAIL = 160
 SHEET_FORMATS = (".jpg", ".pdf", ".png", ".svg")
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--quiet", action="store_true", help="no progress on stderr")
     add("--model", default="auto", help="see EMLCClassifier, as for all options below")
     add("--start", default="auto", help="random, pretrain, shipped, published or a file of weights")
+    add("--pretrain-epochs", type=int, default=40, help="of --start pretrain")
     add("--image-size", type=int, help="side in pixels to which images are resized")
     add("--epochs", type=int, help="passes over the images")
     add("--patience", type=int, help="epochs without progress on the verified images before it stops")

@@ -18,15 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .execution import Precision
 from .start_weights import check_start_weights, start_weights_file, weights_digest
 
-# own: images of the user, which come with the data and not from load_dataset.
-Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "own"]
+Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
 Method = Literal[
     "emlc", "mlc", "mslc", "mwnet", "mlnt", "fasten", "cross_entropy", "clean_only"
 ]  # fmt: skip
 NoiseType = Literal["symmetric", "asymmetric", "human"]
 Preset = Literal["smoke", "quick", "paper"]
-# own: a feature extractor that is handed to the trainer.
-Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50", "own"]
+Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50"]
 
 # The methods that look k steps ahead.
 K_METHODS = ("emlc", "mlc")
@@ -263,6 +261,16 @@ class Config(BaseModel):
         )
 
 
+class OwnConfig(Config):
+    """The configuration of a training on a user's images, which come with the data and not from ``load_dataset``.
+
+    Model ``own`` is a feature extractor that is handed to the trainer.
+    """
+
+    dataset: Literal["own"]
+    model: Literal[Model, "own"]
+
+
 # paper is Table 4. smoke and quick are this project's own, sized for two CPU cores: learning rates that fall to
 # zero, and on CIFAR-10 the weights that this project pretrained by SimCLR.
 PRESETS: dict[str, dict] = {
@@ -316,7 +324,8 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
     if isinstance(values.get("human_labels"), Path):
         values["human_labels"] = str(values["human_labels"])
     try:
-        return Config(preset=preset, device=device, dataset=dataset, **values)
+        cls = OwnConfig if dataset == "own" else Config
+        return cls(preset=preset, device=device, dataset=dataset, **values)
     except ValidationError as error:
         raise ConfigError(readable(error)) from None
 

@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     classes: np.ndarray
 
 
-class Constants3d(NamedTuple):
+class Scale(NamedTuple):
     """Mean and standard deviation of each channel as (channels, 1, 1) tensors."""
 
     mean: Tensor
@@ -121,9 +121,9 @@ def experiment_data(
     )
 
 
-def on_device(constants: Constants, device: str) -> Constants3d:
+def on_device(constants: Constants, device: str) -> Scale:
     """The constants as tensors that broadcast over images."""
-    return Constants3d(*(torch.tensor(v, dtype=torch.float32, device=device)[:, None, None] for v in constants))
+    return Scale(*(torch.tensor(v, dtype=torch.float32, device=device)[:, None, None] for v in constants))
 
 
 def codes(labels: np.ndarray, classes: np.ndarray) -> Tensor:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -66,6 +67,12 @@ class PretrainConfig(BaseModel):
         return f"simclr-{self.dataset}-{self.model}-seed{self.seed}-{self.digest}"
 
 
+class OwnPretrainConfig(PretrainConfig):
+    """The configuration of a pretraining on a user's images."""
+
+    dataset: Literal["own"]
+
+
 # By model: views of 24 pixels cost half of 32, and since crops magnify, their objects have about the size that
 # they have in whole images of 32 (Touvron et al., 2019).
 DEFAULTS: dict[str, dict] = {
@@ -98,7 +105,8 @@ def make_pretrain_config(
     values = dict(DEFAULTS.get(model, DEFAULTS["resnet_narrow"]))
     values |= {name: value for name, value in changes.items() if value is not None}
     try:
-        return PretrainConfig(dataset=dataset, model=model, device=device, **values)
+        cls = OwnPretrainConfig if dataset == "own" else PretrainConfig
+        return cls(dataset=dataset, model=model, device=device, **values)
     except ValidationError as error:
         raise ConfigError(readable(error)) from None
 

@@ -107,6 +107,8 @@ def _labels(labels: Any, parameter: str) -> np.ndarray | None:
 
 
 def _from_dataset(dataset: Dataset, parameter: str) -> Images:
+    if not hasattr(dataset, "__len__"):
+        raise InputError(f"{parameter}: the data set must have a length")
     # Passed through once: a label often comes only with its image.
     items = [dataset[i] for i in range(len(dataset))]
     if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
