@@ -6,6 +6,8 @@ Most users need :func:`make_config`, :func:`run` and the :class:`Run` it returns
 
 from .config import Config, ConfigError, make_config
 from .data import DataUnavailable, ExperimentData, ImageSet, load_dataset, prepare
+from .estimator import EMLCClassifier
+from .images import InputError
 from .meta_gradient import clean_gradient, exact_surrogate, k_step_surrogate, log_prob_jvp, lookahead_weights
 from .models import Classifier, Teacher, build_classifier, build_teacher
 from .runs import Run, find_runs, run
@@ -16,8 +18,10 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataUnavailable",
+    "EMLCClassifier",
     "ExperimentData",
     "ImageSet",
+    "InputError",
     "Run",
     "Teacher",
     "build_classifier",

@@ -8,9 +8,11 @@ from torch.nn import functional as F
 
 from .autoaugment import cifar_autoaugment
 
-# Random crop padding in pixels, horizontal flip, AutoAugment of the clean batch. Table 4 for CIFAR. A flipped
-# digit is another digit, and the CIFAR policy was not searched for grey images.
-RECIPES: dict[str, tuple[int, bool, bool]] = {
+# Random crop padding in pixels, horizontal flip, AutoAugment of the clean batch.
+Recipe = tuple[int, bool, bool]
+
+# Table 4 for CIFAR. A flipped digit is another digit, and the CIFAR policy was not searched for grey images.
+RECIPES: dict[str, Recipe] = {
     "digits": (1, False, False),
     "fashion_mnist": (2, True, False),
     "cifar10": (4, True, True),
@@ -53,16 +55,22 @@ def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def augment_noisy(images: Tensor, dataset: str, generator: torch.Generator) -> Tensor:
-    """Table 4, noisy augmentations: random crop and horizontal flip. uint8 in, uint8 out."""
-    padding, flip, _ = RECIPES[dataset]
+def augment_noisy(images: Tensor, recipe: str | Recipe, generator: torch.Generator) -> Tensor:
+    """Table 4, noisy augmentations: random crop and horizontal flip. uint8 in, uint8 out.
+
+    ``recipe`` is a data set's name or a recipe of one's own.
+    """
+    padding, flip, _ = RECIPES[recipe] if isinstance(recipe, str) else recipe
     return crop_and_flip(images, padding, flip, generator)
 
 
-def augment_clean(images: Tensor, dataset: str, generator: torch.Generator, *, autoaugment: bool = True) -> Tensor:
+def augment_clean(
+    images: Tensor, recipe: str | Recipe, generator: torch.Generator, *, autoaugment: bool = True
+) -> Tensor:
     """Table 4, clean augmentations: random crop, horizontal flip and CIFAR AutoAugment. uint8 in, uint8 out.
 
     ``autoaugment=False`` leaves the last one out, as Table 3's ablation does.
     """
-    images = augment_noisy(images, dataset, generator)
-    return cifar_autoaugment(images, generator) if autoaugment and RECIPES[dataset][2] else images
+    recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    images = augment_noisy(images, recipe, generator)
+    return cifar_autoaugment(images, generator) if autoaugment and recipe[2] else images

@@ -61,7 +61,7 @@ class Batches:
         images = data.noisy_images[index]
         if self.config.augment:
             generator = torch_generator(seed, Stream.NOISY_AUGMENTATION, t)
-            images = augment_noisy(images, self.config.dataset, generator)
+            images = augment_noisy(images, data.recipe or self.config.dataset, generator)
         return NoisyBatch(self._float(images), data.noisy_labels[index], data.true_labels[index], index)
 
     def clean(self, t: int, size: int, *, start: bool = False) -> CleanBatch:
@@ -89,7 +89,8 @@ class Batches:
     def _clean(self, index: Tensor, generator: torch.Generator) -> CleanBatch:
         images = self.data.clean_images[index]
         if self.config.augment:
-            images = augment_clean(images, self.config.dataset, generator, autoaugment=self.config.autoaugment)
+            recipe = self.data.recipe or self.config.dataset
+            images = augment_clean(images, recipe, generator, autoaugment=self.config.autoaugment)
         return CleanBatch(self._float(images), self.data.clean_labels[index])
 
     def _float(self, images: Tensor) -> Tensor:

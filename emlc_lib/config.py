@@ -261,6 +261,16 @@ class Config(BaseModel):
         )
 
 
+class OwnConfig(Config):
+    """The configuration of a training on a user's images, which come with the data and not from ``load_dataset``.
+
+    Model ``own`` is a feature extractor that is handed to the trainer.
+    """
+
+    dataset: Literal["own"]
+    model: Literal[Model, "own"]
+
+
 # paper is Table 4. smoke and quick are this project's own, sized for two CPU cores: learning rates that fall to
 # zero, and on CIFAR-10 the weights that this project pretrained by SimCLR.
 PRESETS: dict[str, dict] = {
@@ -314,7 +324,8 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
     if isinstance(values.get("human_labels"), Path):
         values["human_labels"] = str(values["human_labels"])
     try:
-        return Config(preset=preset, device=device, dataset=dataset, **values)
+        cls = OwnConfig if dataset == "own" else Config
+        return cls(preset=preset, device=device, dataset=dataset, **values)
     except ValidationError as error:
         raise ConfigError(readable(error)) from None
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from . import noise
+from .augment import Recipe
 from .config import Config
 from .randomness import Stream, numpy_generator
 
@@ -79,7 +80,10 @@ class Split:
 class ExperimentData:
     """What one run sees; images uint8 and labels int64 tensors on the run's device.
 
-    ``true_labels`` are the labels of the noisy set before corruption, for evaluation only.
+    ``true_labels`` are the labels of the noisy set before corruption, for evaluation only; where nobody knows
+    them (``split`` and ``corruption`` are None), they are the given ones. ``test_images`` may be empty: nothing
+    is measured on them then. ``recipe`` is the augmentation of data that are not a data set of
+    :func:`load_dataset`.
     """
 
     classes: list[str]
@@ -94,8 +98,9 @@ class ExperimentData:
     validation_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
-    corruption: noise.NoisyLabels
-    split: Split
+    corruption: noise.NoisyLabels | None = None
+    split: Split | None = None
+    recipe: Recipe | None = None
 
     @property
     def n_classes(self) -> int:

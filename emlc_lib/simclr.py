@@ -6,8 +6,10 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -24,7 +26,7 @@ from .models import build_features, initialise
 from .progress import progress
 from .randomness import Stream, torch_generator
 from .schedules import warmup_cosine
-from .views import RECIPES, random_view
+from .views import RECIPES, ViewRecipe, random_view
 
 CHECKPOINT = "pretraining.safetensors"
 
@@ -65,6 +67,12 @@ class PretrainConfig(BaseModel):
         return f"simclr-{self.dataset}-{self.model}-seed{self.seed}-{self.digest}"
 
 
+class OwnPretrainConfig(PretrainConfig):
+    """The configuration of a pretraining on a user's images."""
+
+    dataset: Literal["own"]
+
+
 # By model: views of 24 pixels cost half of 32, and since crops magnify, their objects have about the size that
 # they have in whole images of 32 (Touvron et al., 2019).
 DEFAULTS: dict[str, dict] = {
@@ -97,7 +105,8 @@ def make_pretrain_config(
     values = dict(DEFAULTS.get(model, DEFAULTS["resnet_narrow"]))
     values |= {name: value for name, value in changes.items() if value is not None}
     try:
-        return PretrainConfig(dataset=dataset, model=model, device=device, **values)
+        cls = OwnPretrainConfig if dataset == "own" else PretrainConfig
+        return cls(dataset=dataset, model=model, device=device, **values)
     except ValidationError as error:
         raise ConfigError(readable(error)) from None
 
@@ -143,7 +152,13 @@ class Pretrained:
 
 
 def pretrain(
-    config: PretrainConfig, images: Tensor, *, folder: Path | None = None, show: bool = True
+    config: PretrainConfig,
+    images: Tensor,
+    *,
+    folder: Path | None = None,
+    show: bool = True,
+    constants: tuple[Sequence[float], Sequence[float]] | None = None,
+    recipe: ViewRecipe | None = None,
 ) -> Pretrained:
     """Pretrains a feature extractor on images without labels, from the start or from ``folder``'s checkpoint.
 
@@ -153,6 +168,8 @@ def pretrain(
         folder: where the checkpoint is kept, rewritten atomically after every epoch, and from where a begun
             pretraining is resumed to the same bits; None keeps none.
         show: whether to show progress.
+        constants, recipe: mean and standard deviation of each channel, and the strength of the augmentations;
+            None takes those of ``config.dataset``.
 
     Raises:
         ConfigError: batch_size is more than the number of images.
@@ -173,14 +190,15 @@ def pretrain(
     began = time.perf_counter()
     per_epoch = len(images) // config.batch_size
     steps, rise = config.epochs * per_epoch, max(1, round(config.warmup_epochs * per_epoch))
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in NORMALISATION[config.dataset])
+    constants, recipe = constants or NORMALISATION[config.dataset], recipe or RECIPES[config.dataset]
+    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in constants)
     first = len(rows) * per_epoch
     losses: list[Tensor] = []
     bar = progress(range(first, steps), total=steps, initial=first, desc="SimCLR", show=show)
     for t in bar:
         for group in optimiser.param_groups:
             group["lr"] = config.lr * warmup_cosine(t, steps, rise)
-        losses.append(_step(config, networks, optimiser, images, mean, std, t, per_epoch))
+        losses.append(_step(config, networks, optimiser, images, mean, std, recipe, t, per_epoch))
         if (t + 1) % per_epoch:
             continue
         loss = torch.stack(losses).double().mean().item()
@@ -213,7 +231,7 @@ def _build(config: PretrainConfig, channels: int):
     return networks, optimiser
 
 
-def _step(config, networks, optimiser, images, mean, std, t: int, per_epoch: int) -> Tensor:
+def _step(config, networks, optimiser, images, mean, std, recipe, t: int, per_epoch: int) -> Tensor:
     order = torch.randperm(
         len(images), generator=torch_generator(config.seed, Stream.PRETRAIN_ORDER, t // per_epoch)
     )
@@ -222,7 +240,7 @@ def _step(config, networks, optimiser, images, mean, std, t: int, per_epoch: int
     # Both views in one batch, so that batch norm sees them together.
     batch = images[index].repeat(2, 1, 1, 1)
     generator = torch_generator(config.seed, Stream.PRETRAIN_AUGMENTATION, t)
-    views = standardise(random_view(batch, RECIPES[config.dataset], config.view_size, generator), mean, std)
+    views = standardise(random_view(batch, recipe, config.view_size, generator), mean, std)
     with autocast(config.precision, config.device):
         z = networks["projection"](networks["features"](views))
     loss = nt_xent(*z.float().chunk(2), config.temperature)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -9,25 +11,31 @@ from torch.nn import functional as F
 from .batches import Batches
 from .config import Config
 from .execution import memory_format
-from .models import Classifier, Teacher, build_classifier, build_teacher, load_weights
+from .models import Classifier, Teacher, build_classifier, build_teacher, initialise, load_weights
 from .progress import progress
 from .randomness import Stream, torch_generator
 from .schedules import warmup_cosine
 from .start_weights import start_weights_file
 
+# Makes a feature extractor that nobody else holds, and says the size of its embeddings.
+MakeFeatures = Callable[[], tuple[nn.Module, int]]
+
 
 def initial_networks(
-    config: Config, batches: Batches, *, teacher: bool, show: bool = False
+    config: Config, batches: Batches, *, teacher: bool, show: bool = False, features: MakeFeatures | None = None
 ) -> tuple[Classifier, Teacher | None]:
     """The student and, if asked for, the teacher, with their initial weights, on the run's device.
 
     With ``start="random"`` both feature extractors have weights of their own; with ``start="simclr"`` both begin
     with the same self-supervised weights, as in the paper. If ``start_steps`` is not 0, :func:`warm_up` trains
-    the student on the clean set, and the teacher's classifier begins as a copy of it.
+    the student on the clean set, and the teacher's classifier begins as a copy of it. ``features`` makes the
+    feature extractors instead of ``config.model`` and ``config.start``, each time a new one.
     """
     data, seed = batches.data, config.seed
 
     def fresh(stream: Stream) -> Classifier:
+        if features is not None:
+            return with_head(*features(), data.n_classes, torch_generator(seed, stream))
         channels = data.clean_images.shape[1]
         model = build_classifier(config.model, data.n_classes, channels, torch_generator(seed, stream))
         if config.start == "simclr":
@@ -44,6 +52,14 @@ def initial_networks(
         own.load_state_dict(student.state_dict())
     built = build_teacher(own, torch_generator(seed, Stream.TEACHER_WEIGHTS, 1))
     return student, placed(built, config)
+
+
+def with_head(features: nn.Module, dim: int, n_classes: int, generator: torch.Generator) -> Classifier:
+    """A classifier around ``features`` (kept as they are), with a freshly initialised linear head."""
+    with torch.device("meta"):
+        model = Classifier(features, dim, n_classes)
+    initialise(model.head, generator)
+    return model
 
 
 def placed(model: nn.Module, config: Config) -> nn.Module:

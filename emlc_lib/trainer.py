@@ -23,7 +23,7 @@ from .execution import announce_compilation, matmul_precision
 from .methods import METHODS, Method
 from .metrics import correction_rates
 from .progress import progress
-from .starts import initial_networks
+from .starts import MakeFeatures, initial_networks
 
 CHECKPOINT = "checkpoint.safetensors"
 EVALUATION_BATCH = 500
@@ -69,6 +69,8 @@ def train(
     folder: Path | None = None,
     show: bool = True,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    patience: int | None = None,
+    features: MakeFeatures | None = None,
 ) -> Trained:
     """Trains one method, from the start or from the checkpoint in ``folder``.
 
@@ -84,6 +86,10 @@ def train(
         folder: where the checkpoint is kept, rewritten atomically after every epoch; None keeps none.
         show: whether to show progress.
         on_epoch: called with each finished epoch's row.
+        patience: stop once the student's loss on the clean set has not fallen for so many epochs; None never
+            does.
+        features: makes the initial feature extractors instead of ``config.model``; see
+            :func:`emlc_lib.starts.initial_networks`.
 
     Raises:
         CheckpointError: the folder's checkpoint is damaged or of another configuration.
@@ -93,7 +99,7 @@ def train(
     batches = Batches(config, data)
     checkpoint = folder / CHECKPOINT if folder else None
     saved = read_own_checkpoint(checkpoint, config.model_dump()) if checkpoint and checkpoint.is_file() else None
-    method = _build(config, batches, warm=saved is None, show=show)
+    method = _build(config, batches, warm=saved is None, show=show, features=features)
     rows: list[dict[str, float]] = []
     steps = pd.DataFrame()
     best: dict[str, Tensor] = {}
@@ -107,6 +113,8 @@ def train(
 
     total = method.last_step(config.epochs)
     t = method.last_step(len(rows))
+    if _stalled(rows, patience):  # a checkpoint of a training that had stopped
+        total = t
     if config.compile and show and t < total:
         announce_compilation()
     bar = progress(range(t, total), total=total, initial=t, desc=config.method, show=show)
@@ -130,6 +138,9 @@ def train(
         bar.set_postfix_str(_summary(row), refresh=False)
         if on_epoch:
             on_epoch(row)
+        if _stalled(rows, patience):
+            bar.close()
+            break
         _train_mode(method, True)
     _train_mode(method, False)
     seconds += time.perf_counter() - started
@@ -171,12 +182,14 @@ def evaluate(method: Method, data: ExperimentData) -> dict[str, float]:
     """
     _train_mode(method, False)
     clean = predict(method.student, data.validation_images, data)
-    test = predict(method.student, data.test_images, data)
     row = {
         "student_clean_accuracy": _accuracy(clean, data.validation_labels),
         "student_clean_loss": F.cross_entropy(clean, data.validation_labels).item(),
-        "student_test_accuracy": _accuracy(test, data.test_labels),
     }
+    if not len(data.test_labels):
+        return row
+    test = predict(method.student, data.test_images, data)
+    row["student_test_accuracy"] = _accuracy(test, data.test_labels)
     if method.teacher is not None:
         test = predict(method.teacher.classifier, data.test_images, data)
         row["teacher_test_accuracy"] = _accuracy(test, data.test_labels)
@@ -194,17 +207,25 @@ def _accuracy(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(1) == labels).double().mean().item()
 
 
-def _build(config: Config, batches: Batches, *, warm: bool, show: bool) -> Method:
+def _build(
+    config: Config, batches: Batches, *, warm: bool, show: bool, features: MakeFeatures | None = None
+) -> Method:
     cls = METHODS[config.method]
     # A resumed run's weights come from its checkpoint: no need to warm up again.
     initial = config if warm else config.model_copy(update={"start": "random", "start_steps": 0})
-    student, teacher = initial_networks(initial, batches, teacher=cls.needs_teacher, show=show)
+    student, teacher = initial_networks(initial, batches, teacher=cls.needs_teacher, show=show, features=features)
     return cls(config, batches, student, teacher)
 
 
 def _train_mode(method: Method, mode: bool) -> None:
     for network in method.networks.values():
         network.train(mode)
+
+
+def _stalled(rows: list[dict[str, float]], patience: int | None) -> bool:
+    """Whether the lowest loss on the clean set is ``patience`` epochs old."""
+    losses = [row["student_clean_loss"] for row in rows]
+    return patience is not None and bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
 def _table(log: list[dict[str, Tensor]], first: int) -> pd.DataFrame:
@@ -241,6 +262,8 @@ def _check_finite(steps: pd.DataFrame, new: int) -> None:
 
 
 def _summary(row: dict[str, float]) -> str:
+    if "student_test_accuracy" not in row:
+        return f"epoch {row['epoch']}: clean set {row['student_clean_accuracy']:.1%}"
     text = f"epoch {row['epoch']}: test {row['student_test_accuracy']:.1%}"
     return text + (f", recovered {row['recovery_all']:.1%}" if "recovery_all" in row else "")
 

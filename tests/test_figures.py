@@ -264,6 +264,28 @@ def test_accuracy_over_k_gives_every_line_the_common_first_point():
         assert line.get_ydata() == pytest.approx([52, 53, 56])
 
 
+def test_a_contact_sheet_names_both_labels_of_every_image():
+    table = pd.DataFrame(
+        {
+            "path": ["a$b.png", "a/very/long/path/to/an/image.png", "c.png"],
+            "given_label": ["cat", "cat", "dog"],
+            "corrected_label": ["dog", "cat", "dog"],
+            "probability": [0.9, 0.8, 1.0],
+            "rank": [1, 2, 3],
+        }
+    )
+    images = [np.zeros((4, 6), np.uint8), np.zeros((9, 5, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)]
+    figure = figures.contact_sheet(images, table, columns=2, title="suspicious")
+    figure.canvas.draw()  # dollar signs in names are no mathematics
+    assert len(figure.axes) == 4
+    assert [axis.get_title() for axis in figure.axes] == ["1. cat", "2. cat", "3. dog", ""]
+    first, second = ([t.get_text() for t in axis.texts] for axis in figure.axes[:2])
+    assert first == ["dog (90%)", "a$b.png"]
+    assert second == ["cat (80%)", "...ng/path/to/an/image.png"]
+    with pytest.raises(ValueError, match="images: 2 images for 3 rows"):
+        figures.contact_sheet(images[:2], table)
+
+
 def test_option_effects_keep_their_order_from_the_top():
     summary = pd.DataFrame({"n": [2, 2], "mean": [60.0, 50.0], "std": [1.0, np.nan]}, index=["base", "other"])
     (axis,) = figures.option_effects(summary, {"base": "-"}).axes

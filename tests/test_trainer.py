@@ -77,6 +77,37 @@ def test_every_option_trains_and_repeats_bit_for_bit(changes):
     assert not same_bits(bits(first), bits(trained(seed=1, **changes)))
 
 
+def test_patience_stops_at_the_same_epoch_when_a_run_is_resumed(tmp_path):
+    config = make_config(**(FAST | {"epochs": 8}), n_noisy=200, lr=0.3, schedule="none")
+    data = prepare(config)
+    whole = train(config, data, show=False, patience=1)
+    losses = whole.epochs["student_clean_loss"]
+    assert losses.argmin() == len(losses) - 2 < 7
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, folder=tmp_path, show=False, patience=1, on_epoch=stop)
+    for _ in range(2):  # goes on; then finds that it had stopped
+        resumed = train(config, data, folder=tmp_path, show=False, patience=1)
+        pd.testing.assert_frame_equal(resumed.epochs, whole.epochs)
+        assert same_bits(bits(resumed), bits(whole))
+
+
+def test_feature_extractors_can_be_handed_over():
+    config = make_config(**FAST, n_noisy=200).model_copy(update={"model": "own"})
+    made = []
+
+    def features():
+        made.append(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 12), torch.nn.ReLU()))
+        return made[-1], 12
+
+    with torch.random.fork_rng():
+        trained = train(config, prepare(config), show=False, features=features)
+    assert [trained.method.student.features, trained.method.teacher.classifier.features] == made
+
+
 def test_the_global_random_state_is_neither_used_nor_changed():
     torch.manual_seed(1)
     before = torch.get_rng_state()

@@ -11,6 +11,7 @@ from .paper import (
     option_effects,
 )
 from .results import accuracy_over_noise
+from .sheet import contact_sheet
 from .style import BLUE, GREEN, GREY, ORANGE, PINK, style
 from .teacher import gate_distributions, teacher_architecture, teacher_outputs, transition_matrices
 from .training import image_strip, nearest_neighbours, pretraining_loss, training_curves
@@ -23,6 +24,7 @@ __all__ = [
     "PINK",
     "accuracy_over_k",
     "accuracy_over_noise",
+    "contact_sheet",
     "cost_growth",
     "cost_of_steps",
     "data_rates",

@@ -1,0 +1,58 @@
+"""A trained teacher's verdict on given labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .augment import normalise
+from .backbones import Constants
+from .models import Teacher
+from .own_data import on_device
+from .trainer import EVALUATION_BATCH
+
+
+@torch.no_grad()
+def corrections(
+    teacher: Teacher, pixels: Tensor, given: Tensor, constants: Constants, device: str
+) -> dict[str, Tensor]:
+    """What the teacher, in evaluation mode, makes of given labels.
+
+    Args:
+        teacher: on ``device``.
+        pixels: (n, channels, h, h) uint8. given: (n,) int64.
+        constants: mean and standard deviation by which images are standardised.
+
+    Returns:
+        By name, (n,) on the CPU: ``given`` and ``corrected`` class, its ``probability``, the ``gate``, and the
+        ``rank`` of suspicion from 1: the order of the corrected probability of the given label, least first.
+    """
+    scale = on_device(constants, device)
+    parts = []
+    for x, y in zip(pixels.split(EVALUATION_BATCH), given.split(EVALUATION_BATCH), strict=True):
+        output = teacher(normalise(x.to(device), *scale), y.to(device))
+        # Again in 64 bits, in which sure labels still differ from each other.
+        w, p = output.gate_logits.double().sigmoid()[:, None], output.logits.double().softmax(1)
+        one_hot = torch.nn.functional.one_hot(output.given, p.shape[1])
+        parts.append((w * one_hot + (1 - w) * p, w[:, 0]))
+    soft, gate = (torch.cat(values).cpu() for values in zip(*parts, strict=True))
+    probability, corrected = soft.max(1)
+    order = soft.gather(1, given[:, None])[:, 0].argsort(stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(1, len(order) + 1)
+    return {"given": given, "corrected": corrected, "probability": probability, "gate": gate, "rank": rank}
+
+
+def correction_frame(
+    names: list[int] | list[str], classes: np.ndarray, correction: dict[str, Tensor]
+) -> pd.DataFrame:
+    """:func:`corrections` as a table; see :meth:`emlc_lib.estimator.EMLCClassifier.correct_labels`."""
+    values = {name: value.numpy() for name, value in correction.items()}
+    columns = {
+        "path" if isinstance(names[0], str) else "index": names,
+        "given_label": classes[values["given"]],
+        "corrected_label": classes[values["corrected"]],
+    }
+    return pd.DataFrame(columns | {name: values[name] for name in ("probability", "gate", "rank")})

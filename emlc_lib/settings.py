@@ -1,0 +1,88 @@
+"""An estimator's parameters, checked and completed for the images at hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from .backbones import PREFIX, check_backbone
+from .config import Config, ConfigError, make_config
+from .own_data import Pair
+
+# Enough steps for a small set, where the epochs are not given.
+LEAST_EPOCHS, LEAST_STEPS = 10, 600
+
+
+class Settings(NamedTuple):
+    """Side of the images, model and first weights by name, and the configuration of the training."""
+
+    size: int
+    model: str
+    start: str
+    config: Config
+
+
+def settle(params: dict[str, Any], sets: Pair) -> Settings:
+    """The settings for these images; nothing is read or computed yet.
+
+    Args:
+        params: those of :class:`emlc_lib.estimator.EMLCClassifier`.
+        sets: the noisy and the clean images.
+
+    Raises:
+        ConfigError: a parameter has a value that is not allowed.
+    """
+    size = _size(params["image_size"], str(params["model"]), sets)
+    model, start = _backbone(str(params["model"]), str(params["start"]), size)
+    return Settings(size, model, start, _config(params, model, len(sets.noisy), len(sets.clean)))
+
+
+def _size(size: int | None, model: str, sets: Pair) -> int:
+    if size is None:
+        sides = {sets.noisy.side, sets.clean.side} - {None}
+        return sides.pop() if len(sides) == 1 else 224 if model.startswith(PREFIX) else 32
+    if not isinstance(size, int) or not 4 <= size <= 1024:
+        raise ConfigError(f"image_size: must be None or an integer from 4 to 1024 (got {size!r})")
+    return size
+
+
+def _backbone(model: str, start: str, size: int) -> tuple[str, str]:
+    if model == "auto":
+        model = "small_cnn" if size <= 12 and start in ("auto", "random", "pretrain") else "resnet_narrow"
+    if start == "auto":
+        start = "published" if model.startswith(PREFIX) else "random"
+    check_backbone(model, start)
+    return model, start
+
+
+def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
+    for name in ("patience", "pretrain_epochs"):
+        value = params[name]
+        if not (isinstance(value, int) and value >= 1) and (name, value) != ("patience", None):
+            raise ConfigError(f"{name}: must be a positive integer (got {value!r})")
+    same = ("start_steps", "seed", "lr", "teacher_lr", "k", "device", "autoaugment")
+    given = {
+        "epochs": 1 if params["epochs"] is None else params["epochs"],
+        "batch_size": min(64, n) if params["batch_size"] is None else params["batch_size"],
+        "clean_batch_size": min(32, m) if params["clean_batch_size"] is None else params["clean_batch_size"],
+    } | {name: params[name] for name in same}
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise ConfigError(f"{missing[0]}: must not be None")
+    values = given | dict(
+        dataset="own", preset="quick", method="emlc", noise=0.0, n_clean=m, n_noisy="all", start="random",
+        model="own" if model.startswith(PREFIX) else model,
+    )  # fmt: skip
+    if model.startswith(PREFIX):
+        values["share_primal"] = False  # maximum pooling has no tangent rule there
+    options = dict(params["options"] or {})
+    fixed = sorted(options.keys() & values.keys())
+    if fixed:
+        raise ConfigError(f"options: {fixed[0]} is set by the estimator")
+    config = make_config(**values, **options)
+    if config.batch_size > n:
+        raise ConfigError(f"batch_size: {config.batch_size} is more than the {n} noisy images")
+    if params["epochs"] is None:
+        steps = n // config.batch_size
+        config = config.model_copy(update={"epochs": max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))})
+    return config

@@ -1,0 +1,121 @@
+"""emlc correct, from a folder and a CSV file to a CSV file and a contact sheet."""
+
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from emlc_lib import EMLCClassifier
+from emlc_lib.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = ["path", "given_label", "corrected_label", "probability", "gate", "rank", "verified"]
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """72 pictures of a bright left or right half, 20 of them in the wrong folder; 24 verified."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(72):
+        side, wrong = i % 2, 24 <= i < 44
+        size = 8 + i % 3
+        pixels = rng.integers(0, 120, (size, size))
+        pixels[:, side * size // 2 : (side + 1) * size // 2] += 120
+        name = ("left", "right")[side != wrong]
+        path = tmp_path / "images" / name / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+        if i < 24:
+            rows.append(f"{name}/{i:02}.png,{name}")
+    (tmp_path / "verified.csv").write_text("\n".join(["path,label", *rows]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "images"
+
+
+def truth(paths):
+    return [("left", "right")[int(Path(path).stem) % 2] for path in paths]
+
+
+ARGUMENTS = ["correct", "images", "--verified", "verified.csv", "--image-size", "8"]
+
+
+def test_from_a_folder_to_a_corrected_csv_and_a_contact_sheet(images):
+    """In a process of its own, as a user runs it."""
+    command = [sys.executable, "-m", "emlc_lib.cli", *ARGUMENTS, "--epochs", "80", "--save", "emlc.safetensors"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "corrected.csv: 72 images, 24 of them verified" in done.stdout
+    assert "epoch 80" in done.stderr
+    table = pd.read_csv("corrected.csv")
+    assert list(table) == COLUMNS
+    assert list(table["path"]) == sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
+    assert list(table["given_label"]) == [path.split("/")[0] for path in table["path"]]
+    assert (table["corrected_label"] == truth(table["path"])).mean() > 0.9
+    assert table["verified"].sum() == 24
+    assert table.loc[table["verified"], "rank"].isna().all()
+    assert (table.loc[table["verified"], "probability"] == 1).all()
+    assert sorted(table.loc[~table["verified"], "rank"]) == list(range(1, 49))
+    with Image.open("suspicious.png") as sheet:
+        assert min(sheet.size) > 500
+    estimator = EMLCClassifier.load("emlc.safetensors")
+    again = estimator.correct_labels().set_index("path")["corrected_label"]
+    assert (again == table.set_index("path")["corrected_label"][again.index]).all()
+    assert estimator.predict(images).shape == (72,)
+
+
+def test_labels_from_a_csv_file_and_verified_images_without_a_given_label(images):
+    rows = [f"{p.parent.name}/{p.name},{p.parent.name}" for p in images.rglob("*.png") if int(p.stem) >= 2]
+    Path("labels.csv").write_text("\n".join(["path,label", *rows]))
+    options = ["--epochs", "1", "--quiet", "--sheet", "s.svg", "--sheet-images", "3"]
+    main([*ARGUMENTS, "--labels", "labels.csv", *options])
+    table = pd.read_csv("corrected.csv", keep_default_na=False)
+    assert len(table) == 72
+    assert list(table.loc[table["given_label"] == "", "path"]) == ["left/00.png", "right/01.png"]
+    assert "<svg" in Path("s.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ("FOLDER: nowhere is not a folder", {"images": "nowhere"}),
+        ("--verified: other.csv cannot be read", {"verified.csv": "other.csv"}),
+        ("image_size: must be", {"8": "1"}),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(images, capsys, message, changes):
+    with pytest.raises(SystemExit) as stopped:
+        main([changes.get(argument, argument) for argument in ARGUMENTS])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"emlc correct: error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("message", "more"),
+    [
+        ("--out: verified.csv is another argument's file", ["--out", "verified.csv"]),
+        ("--sheet: nowhere/s.png is no file in an existing", ["--sheet", "nowhere/s.png"]),
+        ("--sheet: s.doc must end in", ["--sheet", "s.doc"]),
+        ("--sheet-images: must be", ["--sheet-images", "0"]),
+        ("epochs: ", ["--epochs", "0"]),
+        ("device: ", ["--device", "tpu"]),
+    ],
+)
+def test_options_that_are_not_allowed_stop_it_before_any_work(images, capsys, monkeypatch, message, more):
+    monkeypatch.setattr("emlc_lib.estimator.train", None)
+    with pytest.raises(SystemExit):
+        main([*ARGUMENTS, *more])
+    assert f"emlc correct: error: {message}" in capsys.readouterr().err
+
+
+def test_the_project_installs_the_command():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, function = scripts["emlc"].split(":")
+    assert getattr(importlib.import_module(module), function) is main

@@ -1,0 +1,251 @@
+"""The estimator repairs labels, ranks suspicion, comes back from its file to the same bits, refuses bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.utils import estimator_checks
+from torch.utils.data import TensorDataset
+
+from emlc_lib import ConfigError, EMLCClassifier
+from emlc_lib.checkpoint import CheckpointError
+from emlc_lib.images import InputError
+
+NAMES = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+TINY = {"epochs": 2, "start_steps": 2, "batch_size": 16, "clean_batch_size": 8}
+
+
+class Digits:
+    """scikit-learn's digits with 45 % wrong labels, 100 verified ones and a test set."""
+
+    def __init__(self):
+        digits, rng = load_digits(), np.random.default_rng(0)
+        images, true = (digits.images * (255 / 16)).round().astype(np.uint8), digits.target
+        order = rng.permutation(len(true))
+        clean = np.concatenate([order[true[order] == c][:10] for c in range(10)])
+        rest = order[~np.isin(order, clean)]
+        test, noisy = rest[:300], rest[300:]
+        self.wrong = rng.random(len(noisy)) < 0.45
+        given = np.where(self.wrong, (true[noisy] + rng.integers(1, 10, len(noisy))) % 10, true[noisy])
+        self.true = NAMES[true[noisy]]
+        self.noisy, self.clean = (images[noisy], NAMES[given]), (images[clean], NAMES[true[clean]])
+        self.test = images[test], NAMES[true[test]]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Digits()
+
+
+@pytest.fixture(scope="module")
+def fitted(digits):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    estimator = EMLCClassifier(epochs=12, start_steps=100).fit(digits.noisy, digits.clean)
+    assert torch.equal(before, torch.get_rng_state())  # no global randomness
+    return estimator
+
+
+def small(n=32, *, size=8, classes=2, seed=0, channels=()):
+    """Random images with labels."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, size, size, *channels), dtype=np.uint8), np.arange(n) % classes
+
+
+class TestDigits:
+    def test_most_wrong_labels_are_repaired_and_few_right_ones_spoilt(self, digits, fitted):
+        corrected = fitted.correct_labels()["corrected_label"].to_numpy()
+        assert (corrected == digits.true)[digits.wrong].mean() > 0.8
+        assert (corrected != digits.true)[~digits.wrong].mean() < 0.1
+
+    def test_the_rank_of_suspicion_finds_wrong_labels(self, digits, fitted):
+        table = fitted.correct_labels()
+        assert roc_auc_score(digits.wrong, -table["rank"]) > 0.95
+        assert sorted(table["rank"]) == list(range(1, len(table) + 1))
+
+    def test_the_frame(self, digits, fitted):
+        table = fitted.correct_labels()
+        assert list(table) == ["index", "given_label", "corrected_label", "probability", "gate", "rank"]
+        assert (table["given_label"] == digits.noisy[1]).all()
+        assert table["probability"].between(0.1, 1).all()
+        assert table["gate"].between(0, 1).all()
+        pd.testing.assert_frame_equal(table, fitted.correct_labels(digits.noisy))
+
+    def test_predictions(self, digits, fitted):
+        images, true = digits.test
+        probabilities = fitted.predict_proba(images)
+        assert probabilities.shape == (300, 10)
+        assert np.abs(probabilities.sum(1) - 1).max() < 1e-12
+        assert list(fitted.classes_) == sorted(NAMES)
+        assert (fitted.predict(images) == fitted.classes_[probabilities.argmax(1)]).all()
+        assert fitted.score(images, true) > 0.85
+
+    def test_the_history_says_nothing_of_labels_that_nobody_knows(self, fitted):
+        assert len(fitted.history_) == 12
+        assert {"epoch", "student_loss", "student_clean_accuracy", "kept", "gate"} <= set(fitted.history_)
+        assert not any("test" in name or "wrong" in name for name in fitted.history_)
+        assert not fitted.history_.isna().any(axis=None)
+
+    def test_it_comes_back_from_its_file_to_the_same_bits(self, digits, fitted, tmp_path):
+        fitted.save(tmp_path / "digits.safetensors")
+        back = EMLCClassifier.load(tmp_path / "digits.safetensors")
+        assert np.array_equal(back.predict_proba(digits.test[0]), fitted.predict_proba(digits.test[0]))
+        assert np.array_equal(back.predict(digits.test[0]), fitted.predict(digits.test[0]))
+        pd.testing.assert_frame_equal(back.correct_labels(), fitted.correct_labels())
+        pd.testing.assert_frame_equal(back.correct_labels(digits.test), fitted.correct_labels(digits.test))
+        pd.testing.assert_frame_equal(back.history_, fitted.history_)
+        assert back.get_params() == fitted.get_params()
+        assert (back.config_, back.best_epoch_) == (fitted.config_, fitted.best_epoch_)
+        assert back.predict_proba(digits.test[0]).dtype == np.float64
+
+    def test_the_seed_decides(self, digits):
+        some = [(images[:200], labels[:200]) for images, labels in (digits.noisy, digits.clean)]
+        first, again, other = (EMLCClassifier(**TINY, seed=seed).fit(*some) for seed in (0, 0, 1))
+        x = digits.test[0]
+        assert np.array_equal(first.predict_proba(x), again.predict_proba(x))
+        assert not np.array_equal(first.predict_proba(x), other.predict_proba(x))
+
+
+class TestSources:
+    def test_arrays_tensors_and_data_sets_are_the_same_to_it(self):
+        (x, y), clean = small(), small(8, seed=1)
+        grey = EMLCClassifier(**TINY).fit((x, y), clean)
+        tensor = torch.from_numpy(x)[:, None]
+        others = [
+            (tensor, y),
+            (x / 255, y),
+            (x[..., None], torch.from_numpy(y)),
+            TensorDataset(tensor, torch.from_numpy(y)),
+        ]
+        for noisy in others:
+            other = EMLCClassifier(**TINY).fit(noisy, clean)
+            assert np.array_equal(other.predict_proba(x), grey.predict_proba(x))
+        assert (grey.image_size_, grey.channels_) == (8, 1)
+
+    def test_images_of_other_sizes_and_colours_are_converted(self):
+        estimator = EMLCClassifier(**TINY).fit(small(channels=(3,)), small(8, size=12))
+        assert (estimator.image_size_, estimator.channels_) == (32, 3)
+        assert estimator.predict_proba(small(5, size=10)[0]).shape == (5, 2)
+
+    def test_integer_labels_come_back_as_integers(self, tmp_path):
+        (x, y), (clean, verified) = small(), small(8)
+        estimator = EMLCClassifier(**TINY).fit((x, 3 - 2 * y), (clean, 3 - 2 * verified))
+        assert list(estimator.classes_) == [1, 3]
+        estimator.save(tmp_path / "e.safetensors")
+        back = EMLCClassifier.load(tmp_path / "e.safetensors")
+        assert back.predict(x).dtype == estimator.predict(x).dtype == y.dtype
+
+    def test_tiny_sets_get_smaller_batches_and_more_epochs(self):
+        estimator = EMLCClassifier(start_steps=1, patience=1, lr=1e-6).fit(small(6), small(4))
+        assert (estimator.config_.batch_size, estimator.config_.clean_batch_size) == (6, 4)
+        assert estimator.config_.epochs == 600
+
+
+class TestStopping:
+    def test_patience_stops_once_the_clean_loss_stays_above_its_lowest(self):
+        estimator = EMLCClassifier(epochs=40, start_steps=0, patience=2, lr=0.3, batch_size=16)
+        losses = estimator.fit(small(), small(16, seed=1)).history_["student_clean_loss"].to_numpy()
+        assert len(losses) < 40
+        assert losses.argmin() == len(losses) - 3
+
+    def test_without_patience_it_runs_to_the_end(self):
+        assert len(EMLCClassifier(**TINY).fit(small(), small(8)).history_) == 2
+
+
+GOOD, CLEAN = small(), small(8, seed=1)
+BAD_INPUT = [
+    ("clean: label 7 of 0 is not one of the classes 0, 1", {}, GOOD, (CLEAN[0], np.full(8, 7))),
+    ("clean: there is no image of class 1", {}, GOOD, (CLEAN[0], np.zeros(8, int))),
+    ("noisy: label 1 of 1 is not one of the classes", {"classes": [0, 2]}, GOOD, CLEAN),
+    ("classes: must be", {"classes": [0, 1, 1]}, GOOD, CLEAN),
+    ("clean: labels are strings", {}, GOOD, (CLEAN[0], np.array(["a", "b"] * 4))),
+    ("noisy: there are 32 images but 31 labels", {}, (GOOD[0], GOOD[1][:31]), CLEAN),
+    ("noisy: there are no images", {}, (GOOD[0][:0], GOOD[1][:0]), CLEAN),
+    ("noisy: there is only one class", {}, (GOOD[0], np.zeros(32, int)), (CLEAN[0], np.zeros(8, int))),
+    ("noisy: labels must be strings or integers", {}, (GOOD[0], GOOD[1] / 2), CLEAN),
+    ("noisy: labels must be strings or integers", {}, (GOOD[0], [None, "a"] * 16), CLEAN),
+    ("noisy: labels have shape", {}, (GOOD[0], np.eye(32)), CLEAN),
+    ("noisy: floating-point images", {}, (GOOD[0] * 1.0, GOOD[1]), CLEAN),
+    ("noisy: images have shape", {}, (GOOD[0].reshape(32, -1), GOOD[1]), CLEAN),
+    ("noisy: images have 5 channels", {}, (np.zeros((32, 8, 8, 5), np.uint8), GOOD[1]), CLEAN),
+    ("noisy: needs", {}, GOOD[0], CLEAN),
+    ("clean: .* a CSV file is only for", {}, GOOD, "verified.csv"),
+    ("noisy: nowhere is not a folder", {}, "nowhere", CLEAN),
+    ("epochs: ", {"epochs": 0}, GOOD, CLEAN),
+    ("patience: ", {"patience": 0}, GOOD, CLEAN),
+    ("seed: ", {"seed": None}, GOOD, CLEAN),
+    ("batch_size: 64 is more", {"batch_size": 64}, GOOD, CLEAN),
+    ("clean_batch_size: ", {"clean_batch_size": 9}, GOOD, CLEAN),
+    ("image_size: ", {"image_size": 2}, GOOD, CLEAN),
+    ("device: ", {"device": "tpu"}, GOOD, CLEAN),
+    ("model: 'vgg' is not one of", {"model": "vgg"}, GOOD, CLEAN),
+    ("start: 'random' is not for torchvision", {"model": "torchvision:resnet18", "start": "random"}, GOOD, CLEAN),
+    ("start: nowhere.safetensors is not a file", {"start": "nowhere.safetensors"}, GOOD, CLEAN),
+    ("start: .* resnet34", {"model": "resnet34", "start": "shipped"}, GOOD, CLEAN),
+    ("autoaugment: ", {"autoaugment": True}, GOOD, CLEAN),
+    ("wieght_decay: unknown parameter", {"options": {"wieght_decay": 0.1}}, GOOD, CLEAN),
+    ("options: method is set", {"options": {"method": "mlc"}}, GOOD, CLEAN),
+]
+
+
+@pytest.mark.parametrize(("message", "params", "noisy", "clean"), BAD_INPUT, ids=[b[0][:40] for b in BAD_INPUT])
+def test_bad_input_is_one_error_that_names_the_parameter_before_any_training(
+    monkeypatch, message, params, noisy, clean
+):
+    monkeypatch.setattr("emlc_lib.estimator.train", None)
+    with pytest.raises((InputError, ConfigError), match=f"^{message}"):
+        EMLCClassifier(**params).fit(noisy, clean)
+
+
+def test_other_calls_check_their_input(fitted, tmp_path):
+    with pytest.raises(InputError, match=r"^X: "):
+        fitted.predict(np.zeros((3, 64)))
+    with pytest.raises(InputError, match=r"^noisy: label 'ten'"):
+        fitted.correct_labels((np.zeros((1, 8, 8), np.uint8), ["ten"]))
+    with pytest.raises(FileNotFoundError):
+        EMLCClassifier.load(tmp_path / "nothing.safetensors")
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(CheckpointError):
+        EMLCClassifier.load(tmp_path / "junk.safetensors")
+
+
+class TestScikitLearn:
+    @pytest.mark.parametrize(
+        "check",
+        [
+            "check_estimator_cloneable",
+            "check_estimator_repr",
+            "check_estimator_tags_renamed",
+            "check_get_params_invariance",
+            "check_no_attributes_set_in_init",
+            "check_parameters_default_constructible",
+            "check_set_params",
+            "check_valid_tag_types",
+        ],
+    )
+    def test_the_checks_that_need_no_fit_of_x_and_y(self, check):
+        getattr(estimator_checks, check)("EMLCClassifier", EMLCClassifier())
+
+    def test_methods_need_fit(self, tmp_path):
+        for call in (
+            lambda e: e.predict(GOOD[0]),
+            lambda e: e.predict_proba(GOOD[0]),
+            lambda e: e.correct_labels(),
+            lambda e: e.save(tmp_path / "e"),
+        ):
+            with pytest.raises(NotFittedError):
+                call(EMLCClassifier())
+
+    def test_fit_returns_itself_changes_no_parameter_and_no_input_and_can_be_repeated(self):
+        estimator = EMLCClassifier(**TINY)
+        before, copy = estimator.get_params(), [array.copy() for array in (*GOOD, *CLEAN)]
+        assert estimator.fit(GOOD, CLEAN) is estimator
+        first = estimator.predict_proba(GOOD[0])
+        assert estimator.get_params() == before
+        assert all(np.array_equal(a, b) for a, b in zip(copy, (*GOOD, *CLEAN), strict=True))
+        assert np.array_equal(estimator.fit(GOOD, CLEAN).predict_proba(GOOD[0]), first)
+        assert np.array_equal(clone(estimator).fit(GOOD, CLEAN).predict_proba(GOOD[0]), first)
