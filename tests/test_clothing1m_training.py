@@ -18,10 +18,12 @@ from emlc_lib.clothing1m_folder import CLASSES
 from emlc_lib.data import is_available, load_dataset
 from emlc_lib.disk_images import DataUnavailable
 from emlc_lib.methods import METHODS
+from emlc_lib.notebook import announce
 from emlc_lib.simclr import make_pretrain_config
 from emlc_lib.starts import initial_networks
 from emlc_lib.sweep import grid
 from emlc_lib.tables import accuracy_table
+from emlc_lib.trainer import train
 
 
 class TestPrepare:
@@ -140,6 +142,32 @@ def test_emlc_end_to_end_at_224_pixels(clothing1m, tmp_path, monkeypatch):
     assert (row.noise, row.method, row.n) == ("real", "emlc k=2", 1)
     (planned,) = grid(["real"], ["emlc"], [2], [0], dataset="clothing1m", preset="smoke", device="cpu")
     assert planned.noise_type == "real"
+
+
+def test_a_run_is_announced_with_its_time(clothing1m, small_images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EMLC_DATA", str(clothing1m[0]))
+    config = config_of(epochs=1)
+    announce(config, prepare(config), tmp_path)
+    said = capsys.readouterr().out
+    assert "emlc with k = 1 on clothing1m, real noise as crawled, seed 0" in said
+    assert "all clean labels" in said
+    assert "start: random weights" in said
+    assert "about " in said
+
+
+def test_a_resumed_run_gives_the_same_bits(clothing1m, small_images, tmp_path, monkeypatch):
+    monkeypatch.setenv("EMLC_DATA", str(clothing1m[0]))
+    config = config_of(epochs=2)
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, prepare(config), folder=tmp_path, show=False, on_epoch=stop)
+    resumed = train(config, prepare(config), folder=tmp_path, show=False)
+    whole = train(config, prepare(config), show=False)
+    weights = [list(result.method.student.parameters()) for result in (resumed, whole)]
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
 def test_nothing_is_pretrained_on_it():
