@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .autoaugment import cifar_autoaugment
+from .autoaugment import CIFAR_POLICY, IMAGENET_POLICY, Policy, apply_policy
 
-# Random crop padding in pixels, horizontal flip, AutoAugment of the clean batch.
-Recipe = tuple[int, bool, bool]
 
-# Table 4 for CIFAR. A flipped digit is another digit, and the CIFAR policy was not searched for grey images.
+class Recipe(NamedTuple):
+    """What is done to the images of a data set.
+
+    Attributes:
+        padding: pixels of the random crop.
+        noisy_flip, clean_flip: whether noisy and clean batches are mirrored at random.
+        policy: AutoAugment's, for clean batches.
+    """
+
+    padding: int
+    noisy_flip: bool
+    clean_flip: bool
+    policy: Policy | None
+
+
+# Table 4 for CIFAR and Clothing1M. A flipped digit is another digit, and the policies were not searched for grey
+# images.
 RECIPES: dict[str, Recipe] = {
-    "digits": (1, False, False),
-    "fashion_mnist": (2, True, False),
-    "cifar10": (4, True, True),
-    "cifar100": (4, True, True),
+    "digits": Recipe(1, False, False, None),
+    "fashion_mnist": Recipe(2, True, True, None),
+    "cifar10": Recipe(4, True, True, CIFAR_POLICY),
+    "cifar100": Recipe(4, True, True, CIFAR_POLICY),
+    "clothing1m": Recipe(0, False, True, IMAGENET_POLICY),
 }
 
 
@@ -56,21 +73,23 @@ def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def augment_noisy(images: Tensor, recipe: str | Recipe, generator: torch.Generator) -> Tensor:
-    """Table 4, noisy augmentations: random crop and horizontal flip. uint8 in, uint8 out.
+    """Table 4, noisy augmentations: random crop and horizontal flip; none for Clothing1M. uint8 in, uint8 out.
 
     ``recipe`` is a data set's name or a recipe of one's own.
     """
-    padding, flip, _ = RECIPES[recipe] if isinstance(recipe, str) else recipe
-    return crop_and_flip(images, padding, flip, generator)
+    recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    if not recipe.padding and not recipe.noisy_flip:
+        return images
+    return crop_and_flip(images, recipe.padding, recipe.noisy_flip, generator)
 
 
 def augment_clean(
     images: Tensor, recipe: str | Recipe, generator: torch.Generator, *, autoaugment: bool = True
 ) -> Tensor:
-    """Table 4, clean augmentations: random crop, horizontal flip and CIFAR AutoAugment. uint8 in, uint8 out.
+    """Table 4, clean augmentations: random crop, horizontal flip and AutoAugment. uint8 in, uint8 out.
 
     ``autoaugment=False`` leaves the last one out, as Table 3's ablation does.
     """
     recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
-    images = augment_noisy(images, recipe, generator)
-    return cifar_autoaugment(images, generator) if autoaugment and recipe[2] else images
+    images = crop_and_flip(images, recipe.padding, recipe.clean_flip, generator)
+    return apply_policy(images, recipe.policy, generator) if autoaugment and recipe.policy else images

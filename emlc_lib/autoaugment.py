@@ -1,4 +1,4 @@
-"""CIFAR AutoAugment (Cubuk et al., 2019) for a batch, with one sub-policy drawn per sample.
+"""AutoAugment (Cubuk et al., 2019) for a batch, with one sub-policy drawn per sample.
 
 torchvision's transform draws one sub-policy per call, so for a whole batch. Here every sample has its own;
 samples that drew the same operation are transformed together, on whatever device they are on. The colour
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
+
+Policy = tuple[tuple[tuple[str, float, int | None], ...], ...]
 
 # (operation, probability, magnitude bin of 0..9), twice per sub-policy; Table 7 of Cubuk et al.
 CIFAR_POLICY = (
@@ -41,6 +43,35 @@ CIFAR_POLICY = (
     (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, None)),
 )
 
+# Table 9 of Cubuk et al. Some sub-policies are in it twice, so that they are drawn twice as often.
+IMAGENET_POLICY = (
+    (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
+    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, None)),
+    (("Equalize", 0.8, None), ("Equalize", 0.6, None)),
+    (("Posterize", 0.6, 7), ("Posterize", 0.6, 6)),
+    (("Equalize", 0.4, None), ("Solarize", 0.2, 4)),
+    (("Equalize", 0.4, None), ("Rotate", 0.8, 8)),
+    (("Solarize", 0.6, 3), ("Equalize", 0.6, None)),
+    (("Posterize", 0.8, 5), ("Equalize", 1.0, None)),
+    (("Rotate", 0.2, 3), ("Solarize", 0.6, 8)),
+    (("Equalize", 0.6, None), ("Posterize", 0.4, 6)),
+    (("Rotate", 0.8, 8), ("Color", 0.4, 0)),
+    (("Rotate", 0.4, 9), ("Equalize", 0.6, None)),
+    (("Equalize", 0.0, None), ("Equalize", 0.8, None)),
+    (("Invert", 0.6, None), ("Equalize", 1.0, None)),
+    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
+    (("Rotate", 0.8, 8), ("Color", 1.0, 2)),
+    (("Color", 0.8, 8), ("Solarize", 0.8, 7)),
+    (("Sharpness", 0.4, 7), ("Invert", 0.6, None)),
+    (("ShearX", 0.6, 5), ("Equalize", 1.0, None)),
+    (("Color", 0.4, 0), ("Equalize", 0.6, None)),
+    (("Equalize", 0.4, None), ("Solarize", 0.2, 4)),
+    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, None)),
+    (("Invert", 0.6, None), ("Equalize", 1.0, None)),
+    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
+    (("Equalize", 0.8, None), ("Equalize", 0.6, None)),
+)
+
 # Upper ends of the magnitude ranges, reached at bin 9; translations are shares of the side length.
 _RANGE = {
     "ShearX": 0.3, "ShearY": 0.3, "TranslateX": 150 / 331, "TranslateY": 150 / 331, "Rotate": 30.0,
@@ -62,24 +93,30 @@ def magnitude(operation: str, level: int | None, side: int) -> float:
 
 
 def cifar_autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """:func:`apply_policy` with :data:`CIFAR_POLICY`."""
+    return apply_policy(images, CIFAR_POLICY, generator)
+
+
+def apply_policy(images: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
     """Transforms every image of a batch by a sub-policy of its own.
 
     Args:
         images: (n, 3, side, side) uint8, on any device; not changed.
+        policy: sub-policies, all equally likely.
         generator: a CPU generator, so that the choices do not depend on the device.
 
     Returns:
         A tensor of the same shape, dtype and device.
     """
     n, side = len(images), images.shape[-1]
-    chosen = torch.randint(len(CIFAR_POLICY), (n,), generator=generator).tolist()
+    chosen = torch.randint(len(policy), (n,), generator=generator).tolist()
     accept = torch.rand((n, 2), generator=generator).tolist()
     signs = (torch.randint(2, (n, 2), generator=generator) * 2 - 1).tolist()
     images = images.clone()
     for stage in range(2):
         groups: dict[str, tuple[list[int], list[float]]] = {}
         for i in range(n):
-            operation, probability, level = CIFAR_POLICY[chosen[i]][stage]
+            operation, probability, level = policy[chosen[i]][stage]
             if accept[i][stage] < probability:
                 value = magnitude(operation, level, side)
                 indices, values = groups.setdefault(operation, ([], []))

@@ -11,6 +11,7 @@ from torch import Tensor
 from .augment import augment_clean, augment_noisy, normalise
 from .config import Config
 from .data import ExperimentData
+from .disk_images import DiskImages
 from .execution import memory_format
 from .randomness import Stream, torch_generator
 
@@ -59,6 +60,7 @@ class Batches:
         data, seed = self.data, self.config.seed
         index = self._slice(Stream.NOISY_ORDER, len(data.noisy_labels), self.config.batch_size, t)
         images = data.noisy_images[index]
+        self._prefetch(data.noisy_images, Stream.NOISY_ORDER, self.config.batch_size, t + 1)
         if self.config.augment:
             generator = torch_generator(seed, Stream.NOISY_AUGMENTATION, t)
             images = augment_noisy(images, data.recipe or self.config.dataset, generator)
@@ -70,20 +72,23 @@ class Batches:
         order = Stream.START_ORDER if start else Stream.CLEAN_ORDER
         augmentation = Stream.START_AUGMENTATION if start else Stream.CLEAN_AUGMENTATION
         index = self._slice(order, len(data.clean_labels), size, t)
-        return self._clean(index, torch_generator(seed, augmentation, t))
+        batch = self._clean(index, torch_generator(seed, augmentation, t))
+        self._prefetch(data.clean_images, order, size, t + 1)
+        return batch
 
     def balanced_clean(self, t: int, per_class: int) -> CleanBatch:
         """A clean batch with ``per_class`` samples of every class, sorted by class; (C per_class, ...).
 
-        Batch t is the t-th slice of an endless sequence of permutations within each class. The clean set is
-        class-balanced by construction.
+        Batch t is the t-th slice of an endless sequence of permutations within each class. Of classes with more
+        samples than the smallest one has, each permutation leaves out others.
         """
         labels, n_classes = self.data.clean_labels, self.data.n_classes
-        per_pass = len(labels) // n_classes // per_class
+        per_pass = int(labels.bincount(minlength=n_classes).min()) // per_class
+        if not per_pass:
+            raise ValueError(f"n_clean: a class has fewer than {per_class} clean samples")
         order = self._order(Stream.CLEAN_ORDER, len(labels), t // per_pass)
-        order = order[labels[order].argsort(stable=True)].view(n_classes, -1)
         first = t % per_pass * per_class
-        index = order[:, first : first + per_class].flatten()
+        index = torch.cat([order[labels[order] == c][first : first + per_class] for c in range(n_classes)])
         return self._clean(index, torch_generator(self.config.seed, Stream.CLEAN_AUGMENTATION, t))
 
     def _clean(self, index: Tensor, generator: torch.Generator) -> CleanBatch:
@@ -92,6 +97,11 @@ class Batches:
             recipe = self.data.recipe or self.config.dataset
             images = augment_clean(images, recipe, generator, autoaugment=self.config.autoaugment)
         return CleanBatch(self._float(images), self.data.clean_labels[index])
+
+    def _prefetch(self, images: Tensor | DiskImages, stream: Stream, size: int, t: int) -> None:
+        """Lets images on disk be decoded for batch t while the batch before it is worked on."""
+        if isinstance(images, DiskImages):
+            images.prefetch(self._slice(stream, len(images), size, t))
 
     def _float(self, images: Tensor) -> Tensor:
         images = normalise(images, self.data.mean, self.data.std)

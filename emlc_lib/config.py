@@ -16,15 +16,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .execution import Precision
+from .imagenet import check_imagenet_start, imagenet_digest
 from .start_weights import check_start_weights, start_weights_file, weights_digest
 
-Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
+Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "clothing1m"]
 Method = Literal[
     "emlc", "mlc", "mslc", "mwnet", "mlnt", "fasten", "cross_entropy", "clean_only"
 ]  # fmt: skip
-NoiseType = Literal["symmetric", "asymmetric", "human"]
+NoiseType = Literal["symmetric", "asymmetric", "human", "real"]
 Preset = Literal["smoke", "quick", "paper"]
-Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50"]
+Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50", "resnet50_imagenet"]
 
 # The methods that look k steps ahead.
 K_METHODS = ("emlc", "mlc")
@@ -71,8 +72,12 @@ class Config(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31)
     device: str = "cpu"
 
-    noise_type: NoiseType = "symmetric"
-    noise: float = Field(0.9, ge=0, le=1, description="noise rate of Appendix E; human noise has its own")
+    noise_type: NoiseType = Field(
+        "symmetric", description="human: the labels of CIFAR-10N/100N; real: the crawled ones of clothing1m"
+    )
+    noise: float = Field(
+        0.9, ge=0, le=1, description="noise rate of Appendix E; human and real noise have their own"
+    )
     human_labels: str | None = Field(None, description="path of an .npz file, for human noise only")
     human_key: str = Field("worse_label", description="name of the label array in that file")
     asymmetric_map: Literal["similar", "random"] = Field(
@@ -80,7 +85,10 @@ class Config(BaseModel):
         description="what asymmetric noise turns a class into: a similar one (Appendix E), or a random other one, "
         "as in the released code",
     )
-    n_clean: int = Field(gt=0, description="size of the class-balanced clean set")
+    n_clean: int | None = Field(
+        gt=0,
+        description="size of the class-balanced clean set; clothing1m: of its clean list, which None takes all",
+    )
     n_noisy: int | None = Field(None, gt=0, description="size of the noisy set; None takes all the rest")
 
     splits: Literal["disjoint", "released"] = Field(
@@ -90,11 +98,17 @@ class Config(BaseModel):
     )
 
     model: Model
-    start: Literal["random", "simclr"] = Field(
-        description="initial feature extractors: random, or self-supervised by SimCLR (Table 4) on the same images"
+    resized_copy: bool = Field(
+        False, description="clothing1m: read the smaller images that 'python -m emlc_lib.clothing1m copy' wrote"
+    )
+    start: Literal["random", "simclr", "imagenet"] = Field(
+        description="initial feature extractors: random, or as in Table 4: self-supervised by SimCLR on the same "
+        "images, or supervised on ImageNet"
     )
     start_weights: str | None = Field(
-        None, description="safetensors file for start simclr; None takes the one that comes with this package"
+        None,
+        description="safetensors file for start simclr, torchvision's file for imagenet; None takes the one that "
+        "comes with this package, or torchvision downloads it",
     )
     start_steps: int = Field(0, ge=0, description="SGD steps of a supervised warm-up on the clean set; 0 for none")
     start_lr: float = Field(0.05, gt=0, le=10, description="highest learning rate of the warm-up")
@@ -103,9 +117,13 @@ class Config(BaseModel):
     batch_size: int = Field(gt=1)
     clean_batch_size: int = Field(gt=1)
     lr: float = Field(0.02, gt=0, le=10, description="eta_w, the student's learning rate")
-    schedule: Literal["none", "cosine"] = Field(
-        "none", description="none keeps both learning rates (Table 4); cosine lets them fall to zero"
+    schedule: Literal["none", "cosine", "lr_step"] = Field(
+        "none",
+        description="none keeps both learning rates, lr_step lowers them once (both Table 4); cosine lets them "
+        "fall to zero",
     )
+    lr_step_epoch: int = Field(1, ge=1, description="lr_step: epochs before both learning rates are lowered")
+    lr_step_factor: float = Field(0.1, gt=0, lt=1, description="lr_step: what they are multiplied by")
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0, le=1)
     augment: bool = Field(True, description="crop and flip of every batch, AutoAugment of the clean one")
@@ -206,19 +224,35 @@ class Config(BaseModel):
                 raise ValueError("noise_type: human labels exist for cifar10 (10N) and cifar100 (100N) only")
             if self.human_labels is None:
                 raise ValueError("human_labels: noise_type human needs the path of an .npz label file")
-        if self.preset == "paper" and not self.dataset.startswith("cifar"):
-            raise ValueError("preset: paper (Table 4) is defined for cifar10 and cifar100")
+        self._check_clothing1m()
+        if self.preset == "paper" and not self.dataset.startswith("cifar") and self.dataset != "clothing1m":
+            raise ValueError("preset: paper (Table 4) is defined for cifar10, cifar100 and clothing1m")
         if self.start == "simclr":
             check_start_weights(self.dataset, self.model, self.start_weights)
+        elif self.start == "imagenet":
+            check_imagenet_start(self.model, self.start_weights)
         elif self.start_weights is not None:
-            raise ValueError("start_weights: is for start simclr only")
+            raise ValueError("start_weights: is for start simclr and imagenet only")
         if self.precision == "tf32" and not self.device.startswith("cuda"):
             raise ValueError("precision: tf32 needs a CUDA device")
         if self.share_primal and (self.precision == "bfloat16" or self.compile):
             raise ValueError("share_primal: is for float32 and tf32 without compile only")
-        if self.clean_batch_size > self.n_clean:
+        if self.n_clean is not None and self.clean_batch_size > self.n_clean:
             raise ValueError(f"clean_batch_size: {self.clean_batch_size} is more than n_clean {self.n_clean}")
         return self
+
+    def _check_clothing1m(self) -> None:
+        if (self.noise_type == "real") != (self.dataset == "clothing1m"):
+            raise ValueError("noise_type: real noise is that of clothing1m, which has no other")
+        if self.dataset != "clothing1m":
+            if self.n_clean is None:
+                raise ValueError("n_clean: only clothing1m has a clean set of its own; give a number")
+            if self.resized_copy:
+                raise ValueError("resized_copy: is for clothing1m only")
+        elif self.splits == "released":
+            raise ValueError("splits: clothing1m has published lists, in the released code too")
+        elif self.preset == "quick":
+            raise ValueError(f"preset: quick is not for clothing1m; {_CLOTHING1M_PRESETS}")
 
     @property
     def shares_primal(self) -> bool:
@@ -231,8 +265,12 @@ class Config(BaseModel):
     def digest(self) -> str:
         """Eight hexadecimal digits that differ whenever any parameter that this method uses differs."""
         values = self.model_dump()
-        if self.noise_type == "human":
+        if self.noise_type in ("human", "real"):
             del values["noise"]  # not used
+        if self.schedule != "lr_step":
+            del values["lr_step_epoch"], values["lr_step_factor"]
+        if self.dataset != "clothing1m":
+            del values["resized_copy"]
         if self.noise_type != "asymmetric":
             del values["asymmetric_map"]
         values = {name: value for name, value in values.items() if self._uses(name)}
@@ -242,6 +280,8 @@ class Config(BaseModel):
         if self.start == "simclr":
             file = start_weights_file(self.dataset, self.model, self.start_weights)
             values["start_weights"] = weights_digest(file)
+        elif self.start == "imagenet":
+            values["start_weights"] = imagenet_digest(self.start_weights)
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -253,11 +293,10 @@ class Config(BaseModel):
     @property
     def name(self) -> str:
         """A readable and unique name of the run, used for its folder."""
-        noise = self.human_key if self.noise_type == "human" else f"{self.noise:g}"
+        noise = {"human": f"-{self.human_key}", "real": ""}.get(self.noise_type, f"-{self.noise:g}")
         k = f"-k{self.k}" if self.method in K_METHODS else ""
         return (
-            f"{self.dataset}-{self.preset}-{self.noise_type}-{noise}-{self.method}{k}"
-            f"-seed{self.seed}-{self.digest}"
+            f"{self.dataset}-{self.preset}-{self.noise_type}{noise}-{self.method}{k}-seed{self.seed}-{self.digest}"
         )
 
 
@@ -287,6 +326,18 @@ PRESETS: dict[str, dict] = {
         model="resnet34", start="random", n_clean=1000, epochs=15, batch_size=128, clean_batch_size=32,
     ),
 }  # fmt: skip
+_CLOTHING1M_PRESETS = "take paper, which needs a GPU, or smoke for a trial on a small tree of its layout"
+# Where a data set needs other values; for Clothing1M Table 4's again.
+_OF_DATASETS: dict[tuple[str, str], dict] = {
+    ("paper", "cifar100"): dict(model="resnet50"),
+    ("paper", "clothing1m"): dict(
+        noise_type="real", model="resnet50_imagenet", start="imagenet", n_clean=None, epochs=3, batch_size=1024,
+        clean_batch_size=1024, lr=0.1, teacher_lr=0.1, schedule="lr_step",
+    ),
+    ("smoke", "clothing1m"): dict(
+        noise_type="real", n_clean=None, epochs=2, batch_size=16, clean_batch_size=8, schedule="lr_step"
+    ),
+}  # fmt: skip
 # Where one method needs other values to learn at all in a preset of our own.
 _OF_METHODS: dict[tuple[str, str], dict] = {("smoke", "mlc"): dict(lr=0.1)}
 # In place of SimCLR where no weights come with the package: a supervised start on the clean set.
@@ -298,7 +349,8 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
 
     ``preset="auto"`` means ``paper`` where CUDA is there, else ``quick``; for the data sets that the paper
     does not use it means ``smoke`` (digits) and ``quick`` (Fashion-MNIST). ``device="auto"`` means CUDA
-    where there is one. ``n_noisy="all"`` takes every training image that is not clean, whatever the preset.
+    where there is one. ``n_noisy="all"`` takes every training image that is not clean, whatever the preset, and
+    ``n_clean="all"`` the whole clean list of Clothing1M, which has the presets ``paper`` and ``smoke`` only.
 
     Raises:
         ConfigError: any unknown name or value that is not allowed.
@@ -313,14 +365,14 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"preset: {preset!r} is not one of auto, {', '.join(get_args(Preset))}")
     values = dict(PRESETS[preset])
-    if preset == "paper" and dataset == "cifar100":
-        values["model"] = "resnet50"
+    values |= _OF_DATASETS.get((preset, dataset), {})
+    if preset == "quick" and dataset == "clothing1m":
+        values["noise_type"] = "real"  # so that the message is about the preset
     if preset == "quick" and dataset != "cifar10":
         values |= WARM_START
     values |= _OF_METHODS.get((preset, str(changes.get("method"))), {})
     values |= {name: value for name, value in changes.items() if value is not None}
-    if values.get("n_noisy") == "all":
-        values["n_noisy"] = None
+    values |= {name: None for name in ("n_clean", "n_noisy") if values.get(name) == "all"}
     if isinstance(values.get("human_labels"), Path):
         values["human_labels"] = str(values["human_labels"])
     try:
@@ -342,7 +394,11 @@ def _auto_preset(dataset: str, device: str) -> str:
         return "smoke"
     if dataset == "fashion_mnist":
         return "quick"
-    return "paper" if str(device).startswith("cuda") else "quick"
+    if str(device).startswith("cuda"):
+        return "paper"
+    if dataset == "clothing1m":
+        raise ConfigError(f"preset: auto finds no GPU for clothing1m; {_CLOTHING1M_PRESETS}")
+    return "quick"
 
 
 def readable(error: ValidationError) -> str:

@@ -17,6 +17,7 @@ from torchvision import datasets
 from . import noise
 from .augment import Recipe
 from .config import Config
+from .disk_images import DataUnavailable, DiskImages
 from .randomness import Stream, numpy_generator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -27,6 +28,7 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "fashion_mnist": ((0.2860,), (0.3530,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "clothing1m": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's, which its start is used to
 }
 
 
@@ -36,10 +38,6 @@ _LOCATIONS: dict[str, tuple[str, type]] = {
     "cifar10": ("cifar-10-batches-py", datasets.CIFAR10),
     "cifar100": ("cifar-100-python", datasets.CIFAR100),
 }
-
-
-class DataUnavailable(RuntimeError):
-    """A data set is not on this machine and could not be downloaded. The message says where it must go."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +78,23 @@ class Split:
 class ExperimentData:
     """What one run sees; images uint8 and labels int64 tensors on the run's device.
 
-    ``true_labels`` are the labels of the noisy set before corruption, for evaluation only; where nobody knows
-    them (``split`` and ``corruption`` are None), they are the given ones. ``test_images`` may be empty: nothing
-    is measured on them then. ``recipe`` is the augmentation of data that are not a data set of
-    :func:`load_dataset`.
+    Images may stay on disk (:class:`~emlc_lib.disk_images.DiskImages`, indexed like tensors). ``true_labels`` are
+    the labels of the noisy set before corruption, for evaluation only; -1 where nobody knows them.
+    ``corruption`` and ``split`` are None, and ``test_images`` may be empty, for data that are not a data set of
+    :func:`load_dataset`; ``recipe`` is their augmentation.
     """
 
     classes: list[str]
     mean: Tensor
     std: Tensor
-    noisy_images: Tensor
+    noisy_images: Tensor | DiskImages
     noisy_labels: Tensor
     true_labels: Tensor
-    clean_images: Tensor
+    clean_images: Tensor | DiskImages
     clean_labels: Tensor
-    validation_images: Tensor
+    validation_images: Tensor | DiskImages
     validation_labels: Tensor
-    test_images: Tensor
+    test_images: Tensor | DiskImages
     test_labels: Tensor
     corruption: noise.NoisyLabels | None = None
     split: Split | None = None
@@ -119,6 +117,8 @@ def is_available(name: str, root: Path | None = None) -> bool:
     root = root or data_root()
     if name == "digits":
         return True
+    if name == "clothing1m":
+        return (root / name).is_dir()
     if name not in _LOCATIONS:
         raise ValueError(f"dataset: {name!r} is not one of digits, {', '.join(_LOCATIONS)}")
     folder, _ = _LOCATIONS[name]
@@ -134,9 +134,11 @@ def load_dataset(name: str, *, root: Path | None = None, download: bool = True) 
         download: whether a missing set may be fetched (torchvision shows the progress).
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or ``clothing1m``, which does not fit into memory: :func:`prepare` reads it.
         DataUnavailable: the files are missing or damaged and cannot be downloaded.
     """
+    if name == "clothing1m":
+        raise ValueError("dataset: clothing1m stays on disk; emlc_lib.data.prepare draws from it")
     if name == "digits":
         return _digits()
     if name not in _LOCATIONS:
@@ -249,6 +251,10 @@ def prepare(config: Config, images: ImageSet | None = None) -> ExperimentData:
     Split and corruption are functions of ``config.seed`` and of the noise parameters alone: every method, k
     and preset with the same sizes sees the same samples and the same wrong labels.
     """
+    if config.dataset == "clothing1m":
+        from .clothing1m import prepare_clothing1m  # which builds on this module
+
+        return prepare_clothing1m(config)
     images = images or load_dataset(config.dataset)
     n_classes = len(images.classes)
     split_rng, noise_rng = (numpy_generator(config.seed, s) for s in (Stream.SPLIT, Stream.NOISE))

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .augment import Recipe
+from .autoaugment import CIFAR_POLICY
 from .backbones import channels_for, constants_for, empty_features, starting_features
 from .checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
 from .config import ConfigError, make_config
@@ -138,11 +139,12 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
 
         pixels = [images.pixels(size, channels, show=self.verbose) for images in (sets.noisy, sets.clean)]
         constants = constants_for(model, start, pixels[0])
-        recipe: Recipe = max(1, size // 8), bool(self.flip), bool(self.autoaugment)
+        flip, policy = bool(self.flip), CIFAR_POLICY if self.autoaugment else None
+        recipe = Recipe(max(1, size // 8), flip, flip, policy)
         data = experiment_data(sets, *pixels, constants=constants, recipe=recipe, device=config.device)
         features = starting_features(
             model, start, config, torch.cat(pixels) if start == "pretrain" else pixels[0],
-            constants=constants, flip=bool(self.flip), epochs=self.pretrain_epochs, show=self.verbose,
+            constants=constants, flip=flip, epochs=self.pretrain_epochs, show=self.verbose,
         )  # fmt: skip
         trained = train(config, data, show=self.verbose, patience=self.patience, features=features)
 

@@ -18,20 +18,21 @@ def correction_counts(soft_labels: Tensor, gate: Tensor | None, given: Tensor, t
         soft_labels: (n, C) corrected labels.
         gate: (n,) weights of the given labels, in [0, 1]; None for methods that have none.
         given: (n,) int64, the possibly wrong labels.
-        true: (n,) int64.
+        true: (n,) int64; samples whose true label is unknown, -1, do not count.
 
     Returns:
         (7,) float64: number of samples, of wrong labels, of recovered labels, of recovered wrong labels, of
         confirmed wrong labels, sum of the gate on right and on wrong labels; without a gate only the first five.
         A label is recovered if the corrected one is the true one; a wrong one is confirmed if it stays as given.
     """
-    wrong = given != true
+    known = true >= 0
+    wrong = known & (given != true)
     recovered = soft_labels.argmax(dim=1) == true
     confirmed = wrong & (soft_labels.argmax(dim=1) == given)
-    sums = [torch.ones_like(given).sum(), wrong.sum(), recovered.sum(), (recovered & wrong).sum(), confirmed.sum()]
+    sums = [known.sum(), wrong.sum(), recovered.sum(), (recovered & wrong).sum(), confirmed.sum()]
     if gate is not None:
         gate = gate.double()
-        sums += [torch.where(wrong, 0.0, gate).sum(), torch.where(wrong, gate, 0.0).sum()]
+        sums += [torch.where(known & ~wrong, gate, 0.0).sum(), torch.where(wrong, gate, 0.0).sum()]
     return torch.stack([s.double() for s in sums])
 
 

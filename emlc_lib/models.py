@@ -144,11 +144,21 @@ def _torchvision_resnet(name: str, channels: int) -> tuple[nn.Module, int]:
     return net, dim
 
 
+def _imagenet_resnet50(channels: int) -> tuple[nn.Module, int]:
+    if channels != 3:
+        raise ValueError(f"model: resnet50_imagenet is for colour images, not for {channels} channel")
+    net = torchvision.models.resnet50(weights=None)
+    dim = net.fc.in_features
+    net.fc = nn.Identity()
+    return net, dim
+
+
 def build_classifier(name: str, n_classes: int, channels: int, generator: torch.Generator) -> Classifier:
     """A freshly initialised classifier on the CPU.
 
     Args:
-        name: ``small_cnn``, ``resnet_narrow``, ``resnet34`` or ``resnet50``.
+        name: ``small_cnn``, ``resnet_narrow``, ``resnet34`` or ``resnet50``; or ``resnet50_imagenet``, with the
+            stem for images of 224 pixels.
         n_classes: C.
         channels: 3 for colour, 1 for grey images.
         generator: a CPU generator; the weights are a function of its state.
@@ -178,7 +188,11 @@ def _features(name: str, channels: int) -> tuple[nn.Module, int]:
         return NarrowResNet(channels), 64
     if name in ("resnet34", "resnet50"):
         return _torchvision_resnet(name, channels)
-    raise ValueError(f"model: {name!r} is not one of small_cnn, resnet_narrow, resnet34, resnet50")
+    if name == "resnet50_imagenet":
+        return _imagenet_resnet50(channels)
+    raise ValueError(
+        f"model: {name!r} is not one of small_cnn, resnet_narrow, resnet34, resnet50, resnet50_imagenet"
+    )
 
 
 def build_teacher(classifier: Classifier, generator: torch.Generator, *, hidden: int = 128) -> Teacher:

@@ -57,7 +57,7 @@ class NoisyLabels:
 
     Attributes:
         noisy: (n,) int64, the labels a method may see.
-        true: (n,) int64, the labels before corruption; for evaluation only.
+        true: (n,) int64, the labels before corruption; for evaluation only. -1 where nobody knows them.
         expected: (C, C) float64, the transition matrix of the corruption process; for human labels, which
             have no such process, the empirical one.
     """
@@ -68,8 +68,14 @@ class NoisyLabels:
 
     @property
     def wrong(self) -> np.ndarray:
-        """(n,) bool: which labels differ from the true ones."""
-        return self.noisy != self.true
+        """(n,) bool: which labels differ from the true ones, where those are known."""
+        return (self.noisy != self.true) & (self.true >= 0)
+
+    @property
+    def wrong_share(self) -> float:
+        """The share of wrong labels among those whose true ones are known; NaN if none are."""
+        known = int((self.true >= 0).sum())
+        return float(self.wrong.sum() / known) if known else float("nan")
 
     @property
     def empirical(self) -> np.ndarray:

@@ -37,16 +37,16 @@ def check_parameters(known: Iterable[str]) -> None:
 
 def describe(config: Config) -> str:
     """One paragraph: what will run, at which preset, on which device."""
-    noise = config.human_key if config.noise_type == "human" else f"{config.noise:g}"
+    noise = {"human": config.human_key, "real": "as crawled"}.get(config.noise_type, f"{config.noise:g}")
     k = f" with k = {config.k}" if config.method in K_METHODS else ""
     where = provenance(config.device)["hardware"]
-    start = "SimCLR weights" if config.start == "simclr" else "random weights"
+    start = {"simclr": "SimCLR weights", "imagenet": "ImageNet weights"}.get(config.start, "random weights")
     start += f", {config.start_steps} supervised steps on the clean set" if config.start_steps else ""
     device = where.get("gpu") or f"CPU, {where['threads']} threads"
     return (
         f"{config.method}{k} on {config.dataset}, {config.noise_type} noise {noise}, seed {config.seed}\n"
         f"preset {config.preset}: {config.model}, {config.epochs} epochs of batches of {config.batch_size}, "
-        f"{config.n_clean} clean labels\nstart: {start}; device: {device}"
+        f"{config.n_clean or 'all'} clean labels\nstart: {start}; device: {device}"
     )
 
 

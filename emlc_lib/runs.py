@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
@@ -163,7 +162,7 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
         "channels": int(data.clean_images.shape[1]),
         "n_noisy": len(data.noisy_labels),
         "n_clean": len(data.clean_labels),
-        "wrong_share": float(np.mean(data.corruption.wrong)),
+        "wrong_share": data.corruption.wrong_share,
         "best_epoch": int(best["epoch"]),
         "test_accuracy": float(best["student_test_accuracy"]),
         "last_test_accuracy": float(last["student_test_accuracy"]),
@@ -198,7 +197,7 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
 def command(config: Config) -> str:
     """The papermill command that makes this run."""
     shown = ["dataset", "noise_type", "noise", "method", "k", "seed", "preset"]
-    if config.noise_type == "human":
+    if config.noise_type in ("human", "real"):
         shown = [name for name in shown if name != "noise"]
     text = [f"-p {name} {getattr(config, name)}" for name in shown]
     usual = make_config(**{name: getattr(config, name) for name in [*shown, "human_labels", "human_key"]})
@@ -209,7 +208,8 @@ def command(config: Config) -> str:
         text.append(f"-p human_labels FILE.npz -p human_key {config.human_key}")
     if changed:
         text.append(f"-y '{json.dumps({'options': changed})}'")
-    return " ".join(["papermill notebooks/03_cifar.ipynb out.ipynb", *text])
+    notebook = "11_clothing1m" if config.dataset == "clothing1m" else "03_cifar"
+    return " ".join([f"papermill notebooks/{notebook}.ipynb out.ipynb", *text])
 
 
 def _with(trained: Trained, weights: dict[str, torch.Tensor]) -> Classifier:

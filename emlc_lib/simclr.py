@@ -51,6 +51,13 @@ class PretrainConfig(BaseModel):
     temperature: float = Field(0.2, gt=0, le=10, description="tau of NT-Xent")
     projection_dim: int = Field(128, gt=0, description="size of the projection head's output")
 
+    @field_validator("dataset")
+    @classmethod
+    def _in_memory(cls, dataset: str) -> str:
+        if dataset == "clothing1m":
+            raise ValueError("clothing1m starts from ImageNet (Table 4); nothing is pretrained on it here")
+        return dataset
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:

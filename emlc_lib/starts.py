@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from .batches import Batches
 from .config import Config
 from .execution import memory_format
+from .imagenet import load_imagenet
 from .models import Classifier, Teacher, build_classifier, build_teacher, initialise, load_weights
 from .progress import progress
 from .randomness import Stream, torch_generator
@@ -27,9 +28,10 @@ def initial_networks(
     """The student and, if asked for, the teacher, with their initial weights, on the run's device.
 
     With ``start="random"`` both feature extractors have weights of their own; with ``start="simclr"`` both begin
-    with the same self-supervised weights, as in the paper. If ``start_steps`` is not 0, :func:`warm_up` trains
-    the student on the clean set, and the teacher's classifier begins as a copy of it. ``features`` makes the
-    feature extractors instead of ``config.model`` and ``config.start``, each time a new one.
+    with the same self-supervised weights, with ``start="imagenet"`` with torchvision's, as in the paper. If
+    ``start_steps`` is not 0, :func:`warm_up` trains the student on the clean set, and the teacher's classifier
+    begins as a copy of it. ``features`` makes the feature extractors instead of ``config.model`` and
+    ``config.start``, each time a new one.
     """
     data, seed = batches.data, config.seed
 
@@ -40,6 +42,8 @@ def initial_networks(
         model = build_classifier(config.model, data.n_classes, channels, torch_generator(seed, stream))
         if config.start == "simclr":
             load_weights(model.features, start_weights_file(config.dataset, config.model, config.start_weights))
+        elif config.start == "imagenet":
+            load_imagenet(model.features, config.start_weights)
         return model
 
     student = placed(fresh(Stream.STUDENT_WEIGHTS), config)
@@ -75,7 +79,7 @@ def warm_up(model: Classifier, config: Config, batches: Batches, *, show: bool =
     """
     steps, rise = config.start_steps, max(1, config.start_steps // 10)
     optimiser = torch.optim.SGD(model.parameters(), config.start_lr, momentum=0.9)
-    size = min(config.batch_size, config.n_clean)
+    size = min(config.batch_size, len(batches.data.clean_labels))
     model.train()
     for t in progress(range(steps), total=steps, desc="warm-up on the clean set", show=show):
         optimiser.param_groups[0]["lr"] = config.start_lr * warmup_cosine(t, steps, rise)

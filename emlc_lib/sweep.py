@@ -23,7 +23,7 @@ def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds
     """Every combination as a configuration; methods other than EMLC have no k, and clean-only no noise.
 
     Args:
-        noises: e.g. ``symmetric:0.9``. methods, ks, seeds: values of those parameters.
+        noises: e.g. ``symmetric:0.9``; ``real`` for Clothing1M. methods, ks, seeds: values of those parameters.
         common: further parameters of :func:`emlc_lib.config.make_config`.
 
     Raises:
@@ -33,7 +33,7 @@ def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds
     for seed, noise, method in itertools.product(seeds, noises, methods):
         kind, _, rate = noise.partition(":")
         try:
-            values = {"noise_type": kind, "noise": float(rate)}
+            values = {"noise_type": kind} if noise == "real" else {"noise_type": kind, "noise": float(rate)}
         except ValueError:
             raise ConfigError(f"noise: {noise!r} is not of the form symmetric:0.9") from None
         for k in ks if method in K_METHODS else [1]:

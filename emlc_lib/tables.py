@@ -80,7 +80,7 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     k = np.where(table["method"].isin(K_METHODS), " k=" + table["k"].astype(str), "")
     labelled = table.assign(
-        noise=table["noise_type"] + " " + table["noise"].map("{:g}".format),
+        noise=[_noise(row.noise_type, row.noise) for row in table.itertuples()],
         method=table["method"] + k,
         paper=[
             _table_1(row.method, row.k, (row.dataset, row.noise_type, row.noise)) for row in table.itertuples()
@@ -153,6 +153,10 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
             row[f"clear {name}"] = abs(row[f"minus {name}"]) > 2 * row[f"error {name}"]
         rows.append(row)
     return pd.DataFrame(rows).round(2)
+
+
+def _noise(kind: str, rate: float) -> str:
+    return kind if kind == "real" else f"{kind} {rate:g}"
 
 
 def _table_1(method: str, k: int, column: tuple[str, str, float]) -> float:

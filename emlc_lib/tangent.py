@@ -41,7 +41,7 @@ class TapedForward:
     """A model whose training-mode forward pass can be recorded and then differentiated forwards.
 
     Args:
-        model: built from convolutions, linear layers, 2-d batch norm, ReLU, average pooling, flattening and
+        model: built from convolutions, linear layers, 2-d batch norm, ReLU, pooling, flattening and
             additions, and traceable by ``torch.fx``; all ResNets are. It is used as it is, not copied.
 
     Raises:
@@ -71,6 +71,9 @@ class TapedForward:
                 return
             if isinstance(module, nn.ReLU):
                 self._kept.add(node.name)
+                return
+            if isinstance(module, nn.MaxPool2d):
+                self._kept.add(node.args[0].name)
                 return
             if isinstance(module, nn.AdaptiveAvgPool2d | nn.AvgPool2d | nn.Flatten | nn.Identity):
                 return
@@ -115,6 +118,8 @@ class TapedForward:
         if isinstance(module, nn.ReLU):
             # The derivative is its own transpose, so the fused backward kernel serves.
             return torch.ops.aten.threshold_backward(dx, tape.values[node.name], 0)
+        if isinstance(module, nn.MaxPool2d):
+            return _max_pool_tangent(tape.values[node.args[0].name], dx, module)
         if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             return dx if dx is None else module(dx)  # linear and without parameters
         x = tape.values[node.args[0].name]
@@ -128,6 +133,16 @@ class TapedForward:
         rest = (module.stride, module.padding, module.dilation, module.groups)
         out = F.conv2d(x, d_weight, d_bias, *rest)
         return out if dx is None else out + F.conv2d(dx, weight, None, *rest)
+
+
+def _max_pool_tangent(x: Tensor, dx: Tensor | None, pool: nn.MaxPool2d) -> Tensor | None:
+    # The tangent of a maximum is that of the pixel which is the maximum.
+    if dx is None:
+        return None
+    _, index = F.max_pool2d(
+        x, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, return_indices=True
+    )
+    return dx.flatten(2).gather(2, index.flatten(2)).view_as(index)
 
 
 def _batch_norm_tangent(x, dx, weight, d_weight, d_bias, mean, inv_std, eps) -> Tensor:

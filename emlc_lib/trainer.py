@@ -19,6 +19,7 @@ from .batches import Batches
 from .checkpoint import read_own_checkpoint, restore, save_checkpoint
 from .config import Config
 from .data import ExperimentData
+from .disk_images import DiskImages
 from .execution import announce_compilation, matmul_precision
 from .methods import METHODS, Method
 from .metrics import correction_rates
@@ -197,9 +198,9 @@ def evaluate(method: Method, data: ExperimentData) -> dict[str, float]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Tensor, data: ExperimentData) -> Tensor:
+def predict(model: nn.Module, images: Tensor | DiskImages, data: ExperimentData) -> Tensor:
     """Logits (n, C) for uint8 images (n, channels, h, w), in the model's present mode."""
-    parts = images.split(EVALUATION_BATCH)
+    parts = (images[i : i + EVALUATION_BATCH] for i in range(0, len(images), EVALUATION_BATCH))
     return torch.cat([model(normalise(part, data.mean, data.std)) for part in parts])
 
 

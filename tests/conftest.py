@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from clothing1m_tree import write_tree
 from torch import nn
 
 from emlc_lib.data import is_available
@@ -68,3 +69,19 @@ class Problem:
 @pytest.fixture
 def make_problem():
     return Problem
+
+
+@pytest.fixture(scope="session")
+def clothing1m(tmp_path_factory):
+    """A data root with a tree of Clothing1M's layout without faults, and its keys; no test may change it."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "clothing1m").mkdir()
+    return root, write_tree(root / "clothing1m")
+
+
+@pytest.fixture
+def small_images(monkeypatch):
+    """Images of Clothing1M have 16 pixels, so that a training takes a second."""
+    for module in ("clothing1m", "clothing1m_folder"):
+        monkeypatch.setattr(f"emlc_lib.{module}.RESIZE", 20)
+        monkeypatch.setattr(f"emlc_lib.{module}.CROP", 16)

@@ -13,7 +13,14 @@ from torchvision.transforms import v2
 
 from emlc_lib import autoaugment
 from emlc_lib.augment import augment_clean, augment_noisy, crop_and_flip, normalise
-from emlc_lib.autoaugment import CIFAR_POLICY, SIGNED, apply_operation, cifar_autoaugment, magnitude
+from emlc_lib.autoaugment import (
+    CIFAR_POLICY,
+    IMAGENET_POLICY,
+    SIGNED,
+    apply_operation,
+    cifar_autoaugment,
+    magnitude,
+)
 
 TORCHVISION = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
 GEOMETRIC = {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"}
@@ -208,8 +215,9 @@ class TestOperations:
             apply_operation("Cutout", noise_images(1), torch.zeros(1))
 
 
-def test_policy_is_torchvisions():
+def test_policies_are_torchvisions():
     assert list(CIFAR_POLICY) == TORCHVISION._policies
+    assert list(IMAGENET_POLICY) == v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET)._policies
 
 
 class TestAutoAugment:

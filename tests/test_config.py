@@ -100,6 +100,17 @@ BAD = [
     ("preset", {"preset": "paper"}),
     ("preset", {"dataset": "fashion_mnist", "preset": "paper"}),
     ("nosie", {"nosie": 0.9}),
+    ("noise_type", {"noise_type": "real"}),
+    ("noise_type", {"dataset": "clothing1m", "preset": "smoke", "noise_type": "symmetric"}),
+    ("preset", {"dataset": "clothing1m"}),
+    ("preset", {"dataset": "clothing1m", "preset": "quick"}),
+    ("splits", {"dataset": "clothing1m", "preset": "smoke", "splits": "released"}),
+    ("resized_copy", {"resized_copy": True}),
+    ("n_clean", {"n_clean": "all"}),
+    ("start", {"start": "imagenet"}),
+    ("start_weights", {"model": "resnet50_imagenet", "start": "imagenet", "start_weights": "nowhere.pth"}),
+    ("lr_step_epoch", {"lr_step_epoch": 0}),
+    ("lr_step_factor", {"lr_step_factor": 1}),
 ]
 
 
@@ -119,7 +130,9 @@ def test_cuda_is_refused_where_there_is_none(cuda):
 
 
 def test_the_message_says_what_is_allowed_and_what_was_given():
-    with pytest.raises(ConfigError, match=r"'digits', 'fashion_mnist', 'cifar10' or 'cifar100' \(got 'cifar'\)"):
+    with pytest.raises(
+        ConfigError, match=r"'digits', 'fashion_mnist', 'cifar10', 'cifar100' or 'clothing1m' \(got 'cifar'\)"
+    ):
         digits(dataset="cifar")
     with pytest.raises(ConfigError, match="'huge' is not one of auto, smoke, quick, paper"):
         digits(preset="huge")
@@ -228,6 +241,34 @@ class TestPresets:
         }
         assert {name: getattr(config, name) for name in expected} == expected
 
+    def test_paper_is_table_4_for_clothing1m(self, cuda):
+        config = make_config(dataset="clothing1m", preset="paper", device="cpu")
+        expected = {
+            "model": "resnet50_imagenet",
+            "start": "imagenet",
+            "batch_size": 1024,
+            "clean_batch_size": 1024,
+            "epochs": 3,
+            "lr": 0.1,
+            "teacher_lr": 0.1,
+            "schedule": "lr_step",
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "augment": True,
+            "noise_type": "real",
+            "n_clean": None,
+            "n_noisy": None,
+            "corruption": "adversarial",
+            "meta_weights": "paper",
+        }
+        assert {name: getattr(config, name) for name in expected} == expected
+        # Section 4.2 says 5 epochs.
+        longer = make_config(dataset="clothing1m", preset="paper", device="cpu", epochs=5)
+        assert longer.model_copy(update={"epochs": 3}) == config
+        assert longer.name != config.name
+        cuda(True)
+        assert make_config(dataset="clothing1m").preset == "paper"
+
     @pytest.mark.parametrize("dataset", ["digits", "fashion_mnist", "cifar10", "cifar100"])
     @pytest.mark.parametrize("preset", ["smoke", "quick"])
     def test_small_presets_fit_every_data_set(self, dataset, preset):
@@ -276,6 +317,9 @@ BASE = {
     "lr": 0.02,
     "schedule": "none",
     "momentum": 0.9,
+    "lr_step_epoch": 1,
+    "lr_step_factor": 0.1,
+    "resized_copy": False,
     "weight_decay": 0.0,
     "augment": True,
     "autoaugment": True,
@@ -333,6 +377,9 @@ CHANGES = {
     "lr": 0.020000001,
     "schedule": "cosine",
     "momentum": 0.5,
+    "lr_step_epoch": 2,
+    "lr_step_factor": 0.2,
+    "resized_copy": True,
     "weight_decay": 5e-4,
     "augment": False,
     "autoaugment": False,
@@ -396,6 +443,13 @@ class TestIdentity:
         changes = [c | {"method": USED[name][0]} if (name := next(iter(c))) in USED else c for c in changes]
         changes = [c | {"noise_type": "asymmetric"} if "asymmetric_map" in c else c for c in changes]
         changes += [{"method": method} for method in {user for user, _ in USED.values()} - {"emlc"}]
+        stepped = {"schedule": "lr_step"}
+        changes = [c | stepped if {"lr_step_epoch", "lr_step_factor"} & c.keys() else c for c in changes]
+        clothing = {"dataset": "clothing1m", "noise_type": "real", "preset": "smoke"}
+        changes = [c | clothing if "resized_copy" in c else c for c in changes]
+        changes += [stepped, clothing]
+        imagenet = {"model": "resnet50_imagenet", "start": "imagenet"}
+        changes += [imagenet, imagenet | {"start_weights": str(file)}]
         changes.append({"start": "simclr", "start_weights": str(file)})  # which are the shipped ones otherwise
         configs = [base, *(Config(**BASE | change) for change in changes)]
         assert len({config.digest for config in configs}) == len(configs)
@@ -416,6 +470,8 @@ class TestIdentity:
             values = BASE | {"method": other}
             assert Config(**values | {name: CHANGES[name]}).digest == Config(**values).digest, name
         assert Config(**BASE | {"asymmetric_map": "random"}).digest == base.digest  # the noise is symmetric
+        for name in ("lr_step_epoch", "lr_step_factor"):  # of another schedule
+            assert Config(**BASE | {name: CHANGES[name]}).digest == base.digest
 
     def test_human_labels_count_by_what_is_in_them(self, tmp_path):
         def config(folder, label):
@@ -439,7 +495,9 @@ class TestIdentity:
             preset="quick", device="cpu", noise_type="human", human_labels="x/y.npz", human_key="aggre_label"
         )
         assert human.name == f"cifar10-quick-human-aggre_label-emlc-k1-seed0-{human.digest}"
-        for config in (base, plain, human):
+        real = make_config(dataset="clothing1m", preset="smoke", device="cpu")
+        assert real.name == f"clothing1m-smoke-real-emlc-k1-seed0-{real.digest}"
+        for config in (base, plain, human, real):
             assert re.fullmatch(r"[\w.-]+", config.name)
 
     def test_frozen(self, base):

@@ -133,3 +133,13 @@ def test_rates_of_nothing_are_nan():
     rates = correction_rates(torch.zeros(7, dtype=torch.float64))
     assert len(rates) == 5
     assert all(math.isnan(value) for value in rates.values())
+
+
+def test_samples_of_unknown_true_label_do_not_count():
+    soft, gate, given, true = sample(200)
+    known = torch.arange(200) % 3 > 0
+    value = correction_counts(soft, gate, given, torch.where(known, true, -1))
+    torch.testing.assert_close(value, correction_counts(soft[known], gate[known], given[known], true[known]))
+    nothing = correction_rates(correction_counts(soft, gate, given, torch.full_like(true, -1)))
+    assert len(nothing) == 5
+    assert all(math.isnan(rate) for rate in nothing.values())

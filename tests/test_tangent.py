@@ -12,6 +12,7 @@ from emlc_lib.models import build_classifier
 from emlc_lib.tangent import TapedForward, UnsupportedModel
 
 MODELS = [("small_cnn", 1, 8), ("resnet_narrow", 3, 16), ("resnet34", 3, 8), ("resnet50", 3, 8)]
+MODELS += [("resnet50_imagenet", 3, 64)]  # with max pooling
 
 
 @pytest.mark.parametrize(("name", "channels", "side"), MODELS)
@@ -46,7 +47,7 @@ def test_gradients_of_the_recorded_pass_are_the_models():
 @pytest.mark.parametrize(
     "model",
     [
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()),
         nn.Sequential(nn.Conv2d(3, 4, 3, padding_mode="reflect")),
         nn.Sequential(nn.BatchNorm2d(3, affine=False)),
     ],

@@ -52,7 +52,10 @@ class Method(ABC):
         """The factor of the learning rates at step t; constant between teacher updates, as Prop. 2 has it."""
         if self.config.schedule == "none":
             return 1.0
-        done = t // self.period * self.period / self.last_step(self.config.epochs)
+        updated = t // self.period * self.period
+        if self.config.schedule == "lr_step":
+            return self.config.lr_step_factor if updated >= self.last_step(self.config.lr_step_epoch) else 1.0
+        done = updated / self.last_step(self.config.epochs)
         return cosine(done)
 
     def sgd(self, network: nn.Module, lr: float, momentum: float | None = None) -> torch.optim.SGD:

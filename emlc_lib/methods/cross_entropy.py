@@ -25,7 +25,7 @@ class CleanOnly(Method):
     """
 
     def step(self, t: int) -> dict[str, Tensor]:
-        size = min(self.config.batch_size, self.config.n_clean)
+        size = min(self.config.batch_size, len(self.batches.data.clean_labels))
         batch = self.batches.clean(t, size)
         loss = F.cross_entropy(self.logits(batch.x), batch.labels)
         self.descend("student", [loss], t)

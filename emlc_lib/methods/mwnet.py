@@ -115,11 +115,12 @@ class MWNet(Method):
         loss = (weights * losses).mean()
         self.descend("student", [loss], t)
         right = batch.given == batch.true
+        wrong = ~right & (batch.true >= 0)
         return {
             "student_loss": loss.detach(),
             "meta_loss": meta_loss,
             "weight_right": torch.where(right, weights, 0).sum() / right.sum(),
-            "weight_wrong": torch.where(right, 0, weights).sum() / (~right).sum(),
+            "weight_wrong": torch.where(wrong, weights, 0).sum() / wrong.sum(),
         }
 
     def _virtual_step(self, before: Params, losses: Tensor, weights: Tensor, lr: float) -> Params:
