@@ -12,7 +12,6 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from emlc_lib.batches import CleanBatch, NoisyBatch
-from emlc_lib.config import make_config
 from emlc_lib.losses import soft_cross_entropy
 from emlc_lib.meta_gradient import (
     InnerStep,
@@ -24,6 +23,7 @@ from emlc_lib.meta_gradient import (
 )
 from emlc_lib.methods import EMLC, METHODS, CrossEntropy
 from emlc_lib.models import build_classifier, build_teacher
+from emlc_lib.presets import make_config
 from emlc_lib.starts import placed
 from emlc_lib.tangent import TapedForward
 

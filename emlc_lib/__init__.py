@@ -4,12 +4,13 @@ Most users need :func:`make_config`, :func:`run` and the :class:`Run` it returns
 :mod:`emlc_lib.meta_gradient`.
 """
 
-from .config import Config, ConfigError, make_config
+from .config import Config, ConfigError
 from .data import DataUnavailable, ExperimentData, ImageSet, load_dataset, prepare
 from .estimator import EMLCClassifier
 from .images import InputError
 from .meta_gradient import clean_gradient, exact_surrogate, k_step_surrogate, log_prob_jvp, lookahead_weights
 from .models import Classifier, Teacher, build_classifier, build_teacher
+from .presets import make_config
 from .runs import Run, find_runs, run
 from .trainer import train
 

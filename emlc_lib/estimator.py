@@ -16,10 +16,11 @@ from .augment import Recipe
 from .autoaugment import CIFAR_POLICY
 from .backbones import channels_for, constants_for, empty_features, starting_features
 from .checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
-from .config import ConfigError, make_config
+from .config import ConfigError
 from .correction import correction_frame, corrections
 from .models import Classifier, Teacher, build_teacher
 from .own_data import check_labels, codes, experiment_data, on_device, pair
+from .presets import make_config
 from .randomness import Stream, torch_generator
 from .settings import settle
 from .sources import as_images

@@ -16,9 +16,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from .checkpoint import write_atomically, write_json
-from .config import Config, make_config
+from .config import Config
 from .data import ExperimentData, data_root, prepare
 from .models import Classifier, Teacher, build_classifier, build_teacher, load_weights, save_weights
+from .presets import make_config
 from .randomness import Stream, torch_generator
 from .trainer import CHECKPOINT, Trained, best_epoch, train
 
@@ -74,7 +75,7 @@ def run(
     """The finished run of a configuration: read back if it is there, else trained, resuming if it was begun.
 
     Args:
-        config: from :func:`emlc_lib.config.make_config`.
+        config: from :func:`emlc_lib.presets.make_config`.
         data: what :func:`emlc_lib.data.prepare` returned for it, if it is at hand.
         root: the folder of runs; None takes :func:`runs_root`.
         show: whether to show progress.

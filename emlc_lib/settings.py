@@ -6,8 +6,9 @@ import math
 from typing import Any, NamedTuple
 
 from .backbones import PREFIX, check_backbone
-from .config import Config, ConfigError, make_config
+from .config import Config, ConfigError
 from .own_data import Pair
+from .presets import make_config
 
 # Enough steps for a small set, where the epochs are not given.
 LEAST_EPOCHS, LEAST_STEPS = 10, 600

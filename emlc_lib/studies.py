@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from .config import Config, make_config
+from .config import Config
+from .presets import make_config
 from .runs import Run
 from .sweep import sweep
 from .tables import run_table
@@ -99,7 +100,7 @@ def run_study(
 
     Args:
         study: changes by name; they override ``common``.
-        common: parameters of :func:`emlc_lib.config.make_config`.
+        common: parameters of :func:`emlc_lib.presets.make_config`.
 
     Raises:
         ConfigError: any value that is not allowed; before anything runs.

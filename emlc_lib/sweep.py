@@ -13,7 +13,8 @@ import torch
 from joblib import Parallel, delayed
 
 from .checkpoint import write_atomically
-from .config import K_METHODS, Config, ConfigError, make_config
+from .config import K_METHODS, Config, ConfigError
+from .presets import make_config
 from .progress import progress
 from .runs import Run, is_finished, run
 from .tables import accuracy_table, run_table
@@ -24,7 +25,7 @@ def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds
 
     Args:
         noises: e.g. ``symmetric:0.9``; ``real`` for Clothing1M. methods, ks, seeds: values of those parameters.
-        common: further parameters of :func:`emlc_lib.config.make_config`.
+        common: further parameters of :func:`emlc_lib.presets.make_config`.
 
     Raises:
         ConfigError: any value that is not allowed; before anything runs.

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from emlc_lib.batches import Batches
-from emlc_lib.config import make_config
 from emlc_lib.data import prepare
+from emlc_lib.presets import make_config
 from emlc_lib.randomness import Stream, numpy_generator, torch_generator
 
 N_NOISY, N_CLEAN = 205, 100

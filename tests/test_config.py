@@ -10,8 +10,9 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from emlc_lib.config import PRESETS, WARM_START, Config, ConfigError, make_config, unknown_name
+from emlc_lib.config import Config, ConfigError, unknown_name
 from emlc_lib.config import Method as MethodName
+from emlc_lib.presets import PRESETS, WARM_START, make_config
 
 NAN = float("nan")
 

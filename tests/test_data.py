@@ -13,7 +13,6 @@ import torch
 from sklearn.datasets import load_digits
 
 from emlc_lib import data as data_module
-from emlc_lib.config import make_config
 from emlc_lib.data import (
     DataUnavailable,
     ImageSet,
@@ -24,6 +23,7 @@ from emlc_lib.data import (
     split_clean_noisy,
 )
 from emlc_lib.noise import symmetric_noise
+from emlc_lib.presets import make_config
 from emlc_lib.randomness import Stream, numpy_generator
 
 

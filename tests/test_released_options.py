@@ -9,10 +9,10 @@ from test_execution import method
 from torch.func import functional_call, jvp
 from torch.nn import functional as F
 
-from emlc_lib.config import make_config
 from emlc_lib.data import load_dataset, prepare
 from emlc_lib.methods import EMLC
 from emlc_lib.noise import random_successors
+from emlc_lib.presets import make_config
 
 
 class Recording(EMLC):
