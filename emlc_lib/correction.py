@@ -10,11 +10,33 @@ from torch import Tensor
 from .augment import normalise
 from .backbones import Constants
 from .models import Teacher
-from .own_data import on_device
+from .own_data import Scale, on_device
 from .trainer import EVALUATION_BATCH
 
 
 @torch.no_grad()
+def soft_labels(teacher: Teacher, pixels: Tensor, given: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor]:
+    """A teacher's corrected labels (eq. 6) without augmentation, in evaluation mode.
+
+    Args:
+        teacher: on the device of ``scale``.
+        pixels: (n, channels, h, h) uint8. given: (n,) int64.
+        scale: has the mean and the standard deviation by which images are standardised.
+
+    Returns:
+        (n, C) corrected labels, (n,) gates, (n, C) the teacher's own probabilities; float64, on the CPU.
+    """
+    parts = []
+    for x, y in zip(pixels.split(EVALUATION_BATCH), given.split(EVALUATION_BATCH), strict=True):
+        device = scale.mean.device
+        output = teacher(normalise(x.to(device), scale.mean, scale.std), y.to(device))
+        # Again in 64 bits, in which sure labels still differ from each other.
+        w, p = output.gate_logits.double().sigmoid()[:, None], output.logits.double().softmax(1)
+        one_hot = torch.nn.functional.one_hot(output.given, p.shape[1])
+        parts.append((w * one_hot + (1 - w) * p, w[:, 0], p))
+    return tuple(torch.cat(values).cpu() for values in zip(*parts, strict=True))
+
+
 def corrections(
     teacher: Teacher, pixels: Tensor, given: Tensor, constants: Constants, device: str
 ) -> dict[str, Tensor]:
@@ -29,15 +51,7 @@ def corrections(
         By name, (n,) on the CPU: ``given`` and ``corrected`` class, its ``probability``, the ``gate``, and the
         ``rank`` of suspicion from 1: the order of the corrected probability of the given label, least first.
     """
-    scale = on_device(constants, device)
-    parts = []
-    for x, y in zip(pixels.split(EVALUATION_BATCH), given.split(EVALUATION_BATCH), strict=True):
-        output = teacher(normalise(x.to(device), *scale), y.to(device))
-        # Again in 64 bits, in which sure labels still differ from each other.
-        w, p = output.gate_logits.double().sigmoid()[:, None], output.logits.double().softmax(1)
-        one_hot = torch.nn.functional.one_hot(output.given, p.shape[1])
-        parts.append((w * one_hot + (1 - w) * p, w[:, 0]))
-    soft, gate = (torch.cat(values).cpu() for values in zip(*parts, strict=True))
+    soft, gate, _ = soft_labels(teacher, pixels, given, on_device(constants, device))
     probability, corrected = soft.max(1)
     order = soft.gather(1, given[:, None])[:, 0].argsort(stable=True)
     rank = torch.empty_like(order)

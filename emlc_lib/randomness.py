@@ -37,6 +37,7 @@ class Stream(IntEnum):
     MWNET_WEIGHTS = 30
     MLNT_LABELS = 31
     FASTEN_WEIGHTS = 32
+    FOLDS = 40
 
 
 def numpy_generator(seed: int, stream: Stream) -> np.random.Generator:

@@ -1,0 +1,146 @@
+"""Wrong labels as something to be found: scores of suspicion, and how well they rank."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
+
+from .checkpoint import write_atomically
+from .config import Config
+from .correction import soft_labels
+from .data import ExperimentData
+from .models import Classifier, Teacher
+from .randomness import Stream, numpy_generator
+from .trainer import predict, train
+
+
+def ranking_quality(suspicion: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
+    """How well a score finds the wrong labels.
+
+    Args:
+        suspicion: (n,) larger where the label is more likely to be wrong; only the order counts.
+        wrong: (n,) bool, which labels are.
+
+    Returns:
+        ``auc``: the probability that a wrong label is more suspicious than a right one, ties counting one half;
+        ``precision``: the share of wrong labels among as many of the most suspicious ones as are wrong in truth
+        (ties in the order of the images), which is the recall there, too. A random order has 0.5 and the share
+        of wrong labels.
+
+    Raises:
+        ValueError: all labels are right, or all are wrong; or a score is not finite.
+    """
+    suspicion, wrong = np.asarray(suspicion, np.float64), np.asarray(wrong, bool)
+    if not 0 < wrong.sum() < len(wrong):
+        raise ValueError("wrong: there must be wrong labels and right ones")
+    if not np.isfinite(suspicion).all():
+        raise ValueError("suspicion: must be finite")
+    most = np.argsort(-suspicion, kind="stable")[: wrong.sum()]
+    return {"auc": float(roc_auc_score(wrong, suspicion)), "precision": float(wrong[most].mean())}
+
+
+def flagged_quality(flagged: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
+    """How well a set of labels, (n,) bool, that is taken for wrong agrees with those that are.
+
+    Returns ``flagged``, its share of all labels, ``flagged_precision`` (NaN for an empty set) and
+    ``flagged_recall``.
+    """
+    flagged, wrong = np.asarray(flagged, bool), np.asarray(wrong, bool)
+    precision = float(wrong[flagged].mean()) if flagged.any() else float("nan")
+    return {
+        "flagged": float(flagged.mean()),
+        "flagged_precision": precision,
+        "flagged_recall": float(flagged[wrong].mean()),
+    }
+
+
+def class_probabilities(model: Classifier, data: ExperimentData) -> np.ndarray:
+    """A classifier's probabilities (n, C) float64 for the noisy images, without augmentation."""
+    return predict(model.eval(), data.noisy_images, data).double().softmax(1).cpu().numpy()
+
+
+def teacher_scores(teacher: Teacher, data: ExperimentData) -> dict[str, np.ndarray]:
+    """What a trained teacher says against the given labels of the noisy set; each (n,).
+
+    Returns:
+        ``corrected``: one minus the corrected probability of the given label (eq. 6), by which
+        :class:`emlc_lib.EMLCClassifier` ranks; ``gate``: one minus the gate; ``own``: one minus the teacher's own
+        probability of the given label, without the gate; ``changed``: 1 where the corrected class is another one.
+    """
+    soft, gate, own = soft_labels(teacher.eval(), data.noisy_images, data.noisy_labels, data)
+    given = data.noisy_labels[:, None].cpu()
+    scores = {
+        "corrected": 1 - soft.gather(1, given)[:, 0],
+        "gate": 1 - gate,
+        "own": 1 - own.gather(1, given)[:, 0],
+        "changed": (soft.argmax(1) != given[:, 0]).double(),
+    }
+    return {name: score.numpy() for name, score in scores.items()}
+
+
+def out_of_fold(config: Config, data: ExperimentData, *, folds: int, file: Path | None = None) -> np.ndarray:
+    """Probabilities (n, C) float64 of each noisy image, from a training that did not see it.
+
+    The noisy set is cut into ``folds`` parts with the same shares of the given labels; the configured method is
+    trained on all but one of them, from the same start each time, and predicts that one.
+
+    Args:
+        config: of the trainings; their epochs are passes over all parts but one.
+        data: from :func:`emlc_lib.data.prepare` with the same configuration.
+        folds: 2 or more.
+        file: an ``.npz`` file to which finished folds are written, and from which a begun series goes on.
+
+    Raises:
+        ValueError: a file of another configuration.
+    """
+    parts = _folds(config.seed, data.noisy_labels, folds)
+    done: dict[str, np.ndarray] = {}
+    if file and file.is_file():
+        with np.load(file, allow_pickle=False) as saved:
+            done = dict(saved)
+        if str(done.pop("config")) != config.digest:
+            raise ValueError(f"file: {file.name} is of another configuration; use another one")
+    for i, held_out in enumerate(parts):
+        if f"fold{i}" in done:
+            continue
+        trained = train(config, _without(data, held_out), show=False)
+        unseen = dataclasses.replace(data, noisy_images=data.noisy_images[torch.from_numpy(held_out)])
+        done[f"fold{i}"] = class_probabilities(trained.method.student, unseen)
+        if file:
+            write_atomically(file, lambda path: _save(path, done, config.digest))
+    probabilities = np.empty((len(data.noisy_labels), data.n_classes))
+    for i, held_out in enumerate(parts):
+        probabilities[held_out] = done[f"fold{i}"]
+    return probabilities
+
+
+def _save(path: Path, folds: dict[str, np.ndarray], digest: str) -> None:
+    with open(path, "wb") as out:
+        np.savez_compressed(out, config=digest, **folds)
+
+
+def _folds(seed: int, labels: Tensor, folds: int) -> list[np.ndarray]:
+    state = int(numpy_generator(seed, Stream.FOLDS).integers(2**31))
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=state)
+    return [part for _, part in splitter.split(np.zeros(len(labels)), labels.cpu().numpy())]
+
+
+def _without(data: ExperimentData, held_out: np.ndarray) -> ExperimentData:
+    """The data without some of the noisy images, and without a test set, so that nothing is measured on it."""
+    keep = torch.ones(len(data.noisy_labels), dtype=torch.bool)
+    keep[torch.from_numpy(held_out)] = False
+    index = keep.nonzero()[:, 0].to(data.noisy_labels.device)
+    return dataclasses.replace(
+        data,
+        noisy_images=data.noisy_images[index],
+        noisy_labels=data.noisy_labels[index],
+        true_labels=data.true_labels[index],
+        test_images=data.test_images[:0],
+        test_labels=data.test_labels[:0],
+    )
