@@ -1,0 +1,151 @@
+"""Rankings of suspicion, their measures, and out-of-fold probabilities."""
+
+import numpy as np
+import pytest
+import torch
+
+from emlc_lib import make_config, prepare
+from emlc_lib.label_errors import flagged_quality, out_of_fold, ranking_quality, teacher_scores
+from emlc_lib.trainer import predict, train
+
+
+class TestQuality:
+    def test_auc_is_the_share_of_pairs_in_order(self):
+        draws = np.random.default_rng(0)
+        suspicion, wrong = draws.integers(0, 8, 60), draws.random(60) < 0.3
+        pairs = [np.sign(a - b) for a in suspicion[wrong] for b in suspicion[~wrong]]
+        # Rounding alone: both are sums of halves over the same count.
+        assert ranking_quality(suspicion, wrong)["auc"] == pytest.approx((np.mean(pairs) + 1) / 2, abs=1e-12)
+
+    def test_precision_at_the_true_number(self):
+        suspicion = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+        wrong = np.array([True, False, True, True, False])
+        assert ranking_quality(suspicion, wrong)["precision"] == 2 / 3
+
+    @pytest.mark.parametrize("wrong", [np.zeros(3, bool), np.ones(3, bool)])
+    def test_needs_both_kinds(self, wrong):
+        with pytest.raises(ValueError, match="wrong: there must be"):
+            ranking_quality(np.arange(3), wrong)
+
+    def test_refuses_scores_that_are_no_numbers(self):
+        with pytest.raises(ValueError, match="suspicion: must be finite"):
+            ranking_quality(np.array([0.1, np.nan]), np.array([True, False]))
+
+    def test_flagged(self):
+        quality = flagged_quality(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 1]))
+        assert quality == {"flagged": 0.75, "flagged_precision": 1 / 3, "flagged_recall": 0.5}
+
+    def test_nothing_flagged(self):
+        quality = flagged_quality(np.zeros(2, bool), np.array([True, False]))
+        assert np.isnan(quality["flagged_precision"])
+        assert quality["flagged_recall"] == 0
+
+
+@pytest.fixture(scope="module")
+def config():
+    return make_config(dataset="digits", method="cross_entropy", noise=0.3, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def data(config):
+    return prepare(config)
+
+
+class TestOutOfFold:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def probabilities(cls, config, data):
+        return out_of_fold(config, data, folds=2)
+
+    def test_rows_are_probabilities_of_every_noisy_image(self, probabilities, data):
+        assert probabilities.shape == (len(data.noisy_labels), 10)
+        assert np.allclose(probabilities.sum(1), 1, rtol=0, atol=1e-12)  # a softmax in float64
+
+    def test_no_training_sees_what_it_predicts(self, config, data, monkeypatch):
+        seen = []
+        monkeypatch.setattr("emlc_lib.label_errors.train", lambda c, part, **_: seen.append(part) or _Constant())
+        monkeypatch.setattr("emlc_lib.label_errors.class_probabilities", lambda _, part: _mark(part))
+        marks = out_of_fold(config, data, folds=3)[:, 0]
+        whole = {image.numpy().tobytes() for image in data.noisy_images}
+        hidden = [whole - {image.numpy().tobytes() for image in part.noisy_images} for part in seen]
+        predicted = [
+            {data.noisy_images[i].numpy().tobytes() for i in np.flatnonzero(marks == f)} for f in set(marks)
+        ]
+        assert len(hidden) == 3
+        # Digits repeats no image, so that images stand for their indices.
+        assert sorted(map(len, hidden)) == sorted(map(len, predicted))
+        assert all(part in hidden for part in predicted)
+
+    def test_folds_have_the_same_shares_of_given_labels(self, config, data, monkeypatch):
+        seen = []
+        monkeypatch.setattr("emlc_lib.label_errors.train", lambda c, part, **_: seen.append(part) or _Constant())
+        monkeypatch.setattr("emlc_lib.label_errors.class_probabilities", lambda _, part: _mark(part))
+        out_of_fold(config, data, folds=3)
+        counts = np.stack([part.noisy_labels.bincount(minlength=10).numpy() for part in seen])
+        assert (np.ptp(counts, axis=0) <= 1).all()
+
+    def test_a_begun_series_goes_on(self, config, data, probabilities, tmp_path, monkeypatch):
+        file = tmp_path / "folds.npz"
+        calls = []
+
+        def stops_at_the_second(*args, **options):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return train(*args, **options)
+
+        monkeypatch.setattr("emlc_lib.label_errors.train", stops_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            out_of_fold(config, data, folds=2, file=file)
+        assert np.array_equal(out_of_fold(config, data, folds=2, file=file), probabilities)
+        assert len(calls) == 3
+
+    def test_a_file_of_another_configuration(self, config, data, tmp_path):
+        file = tmp_path / "folds.npz"
+        with open(file, "wb") as out:
+            np.savez(out, config="00000000")
+        with pytest.raises(ValueError, match="another configuration"):
+            out_of_fold(config, data, folds=2, file=file)
+        assert not np.load(file).files[1:]
+
+
+def _bytes(images):
+    return {image.numpy().tobytes() for image in images}
+
+
+class _Constant:
+    method = type("M", (), {"student": None})()
+
+
+def _mark(part):
+    """Probabilities that name the fold by its size and its first image."""
+    return np.full((len(part.noisy_images), 10), float(part.noisy_images[0].double().sum()))
+
+
+class TestTeacherScores:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls):
+        config = make_config(dataset="digits", noise=0.45, epochs=12, seed=0)
+        data = prepare(config)
+        return train(config, data, show=False).method, data
+
+    def test_are_equation_6(self, trained):
+        method, data = trained
+        scores = teacher_scores(method.teacher, data)
+        own = predict(method.teacher.classifier, data.noisy_images, data).double().softmax(1)
+        of_given = own[torch.arange(len(own)), data.noisy_labels].numpy()
+        gate = 1 - scores["gate"]
+        # The network's passes are in float32: batches of the same size give the same bits.
+        assert np.allclose(scores["own"], 1 - of_given, rtol=0, atol=1e-6)
+        assert np.allclose(scores["corrected"], 1 - (gate + (1 - gate) * of_given), rtol=0, atol=1e-6)
+
+    def test_find_wrong_labels(self, trained):
+        method, data = trained
+        wrong = (data.noisy_labels != data.true_labels).numpy()
+        scores = teacher_scores(method.teacher, data)
+        # 0.5 and the share of wrong labels, 0.4, by chance.
+        quality = ranking_quality(scores["corrected"], wrong)
+        assert quality["auc"] > 0.9
+        assert quality["precision"] > 0.8
+        assert flagged_quality(scores["changed"] > 0, wrong)["flagged_precision"] > 0.8
