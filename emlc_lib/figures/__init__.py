@@ -1,6 +1,7 @@
 """Figures: tidy data in, matplotlib figure out. Nothing here trains or reads files."""
 
 from .cost import cost_growth, cost_of_steps, data_rates
+from .label_errors import label_errors
 from .meta import look_ahead_errors
 from .paper import (
     accuracy_over_k,
@@ -32,6 +33,7 @@ __all__ = [
     "gate_distributions",
     "gradient_error_curves",
     "image_strip",
+    "label_errors",
     "label_recovery",
     "look_ahead_errors",
     "meta_losses",
