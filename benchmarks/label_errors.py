@@ -27,24 +27,32 @@ from emlc_lib.label_errors import (
     flagged_quality,
     out_of_fold,
     ranking_quality,
-    teacher_scores,
+    suspicions,
 )
 from emlc_lib.progress import progress
 from emlc_lib.runs import provenance, run, runs_root
 
 KEYS = ("aggre_label", "random_label1", "random_label2", "random_label3", "worse_label")
 METHODS = ("emlc", "cross_entropy", "clean_only")
+# One minus the probability of the given label, as each of them has it; the gate is a probability itself.
+EMLC_SCORES = {
+    "both": "student and teacher",
+    "student": "student",
+    "teacher": "teacher without gate",
+    "corrected": "corrected label",
+    "gate": "gate",
+}
 
 
 def rankings(config: Config, root: Path, folds: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Every ranking by name: suspicion (n,), and which labels it takes for wrong, (n,) bool."""
     data = prepare(config)
     given = data.noisy_labels.numpy()
-    scores = teacher_scores(run(config, data=data, root=root, show=False).teacher(), data)
+    emlc = run(config, data=data, root=root, show=False)
+    scores = suspicions(emlc.student(), emlc.teacher(), data)
     changed = scores.pop("changed") > 0
-    yield "EMLC: corrected probability of the given label", scores["corrected"], changed
-    yield "EMLC: gate", scores["gate"], scores["gate"] > 0.5
-    yield "EMLC: teacher's own probability", scores["own"], changed
+    for name, said_by in EMLC_SCORES.items():
+        yield f"EMLC: {said_by}", scores[name], changed
 
     sources = {
         "clean set only": class_probabilities(

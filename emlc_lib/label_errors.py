@@ -65,23 +65,27 @@ def class_probabilities(model: Classifier, data: ExperimentData) -> np.ndarray:
     return predict(model.eval(), data.noisy_images, data).double().softmax(1).cpu().numpy()
 
 
-def teacher_scores(teacher: Teacher, data: ExperimentData) -> dict[str, np.ndarray]:
-    """What a trained teacher says against the given labels of the noisy set; each (n,).
+def suspicions(student: Classifier, teacher: Teacher, data: ExperimentData) -> dict[str, np.ndarray]:
+    """What trained networks say against the given labels of the noisy set; each (n,), larger for more suspicious.
 
     Returns:
-        ``corrected``: one minus the corrected probability of the given label (eq. 6), by which
-        :class:`emlc_lib.EMLCClassifier` ranks; ``gate``: one minus the gate; ``own``: one minus the teacher's own
-        probability of the given label, without the gate; ``changed``: 1 where the corrected class is another one.
+        One minus the probability of the given label by ``student``; by ``teacher``, its own, without the gate;
+        by ``both``, the mean of the two, by which :class:`emlc_lib.EMLCClassifier` ranks; and after the correction
+        of eq. 6, ``corrected``. ``gate`` is one minus the gate. ``changed`` is 1 where the corrected class is not
+        the given one, else 0.
     """
     soft, gate, own = soft_labels(teacher.eval(), data.noisy_images, data.noisy_labels, data)
-    given = data.noisy_labels[:, None].cpu()
-    scores = {
-        "corrected": 1 - soft.gather(1, given)[:, 0],
-        "gate": 1 - gate,
-        "own": 1 - own.gather(1, given)[:, 0],
-        "changed": (soft.argmax(1) != given[:, 0]).double(),
+    given = data.noisy_labels.cpu()
+    by_student = class_probabilities(student, data)[np.arange(len(given)), given]
+    by_teacher, corrected = (p.gather(1, given[:, None])[:, 0].numpy() for p in (own, soft))
+    return {
+        "student": 1 - by_student,
+        "teacher": 1 - by_teacher,
+        "both": 1 - (by_student + by_teacher) / 2,
+        "corrected": 1 - corrected,
+        "gate": 1 - gate.numpy(),
+        "changed": (soft.argmax(1) != given).double().numpy(),
     }
-    return {name: score.numpy() for name, score in scores.items()}
 
 
 def out_of_fold(config: Config, data: ExperimentData, *, folds: int, file: Path | None = None) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from emlc_lib import make_config, prepare
-from emlc_lib.label_errors import flagged_quality, out_of_fold, ranking_quality, teacher_scores
+from emlc_lib.label_errors import flagged_quality, out_of_fold, ranking_quality, suspicions
 from emlc_lib.trainer import predict, train
 
 
@@ -122,7 +122,7 @@ def _mark(part):
     return np.full((len(part.noisy_images), 10), float(part.noisy_images[0].double().sum()))
 
 
-class TestTeacherScores:
+class TestSuspicions:
     @pytest.fixture(scope="class")
     @classmethod
     def trained(cls):
@@ -130,22 +130,31 @@ class TestTeacherScores:
         data = prepare(config)
         return train(config, data, show=False).method, data
 
-    def test_are_equation_6(self, trained):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def scores(cls, trained):
         method, data = trained
-        scores = teacher_scores(method.teacher, data)
-        own = predict(method.teacher.classifier, data.noisy_images, data).double().softmax(1)
-        of_given = own[torch.arange(len(own)), data.noisy_labels].numpy()
-        gate = 1 - scores["gate"]
-        # The network's passes are in float32: batches of the same size give the same bits.
-        assert np.allclose(scores["own"], 1 - of_given, rtol=0, atol=1e-6)
-        assert np.allclose(scores["corrected"], 1 - (gate + (1 - gate) * of_given), rtol=0, atol=1e-6)
+        return suspicions(method.student, method.teacher, data)
 
-    def test_find_wrong_labels(self, trained):
+    def test_are_the_probabilities_of_the_given_labels(self, trained, scores):
         method, data = trained
+        of_given = []
+        for network in (method.student, method.teacher.classifier):
+            probabilities = predict(network, data.noisy_images, data).double().softmax(1)
+            of_given.append(probabilities[torch.arange(len(probabilities)), data.noisy_labels].numpy())
+        # The networks' passes are in float32, the scores in float64.
+        close = dict(rtol=0, atol=1e-6)
+        assert np.allclose(scores["student"], 1 - of_given[0], **close)
+        assert np.allclose(scores["teacher"], 1 - of_given[1], **close)
+        assert np.allclose(scores["both"], 1 - np.mean(of_given, axis=0), **close)
+        gate = 1 - scores["gate"]
+        assert np.allclose(scores["corrected"], 1 - (gate + (1 - gate) * of_given[1]), **close)
+
+    def test_find_wrong_labels(self, trained, scores):
+        _, data = trained
         wrong = (data.noisy_labels != data.true_labels).numpy()
-        scores = teacher_scores(method.teacher, data)
         # 0.5 and the share of wrong labels, 0.4, by chance.
-        quality = ranking_quality(scores["corrected"], wrong)
-        assert quality["auc"] > 0.9
-        assert quality["precision"] > 0.8
+        quality = ranking_quality(scores["both"], wrong)
+        assert quality["auc"] > 0.95
+        assert quality["precision"] > 0.9
         assert flagged_quality(scores["changed"] > 0, wrong)["flagged_precision"] > 0.8
