@@ -1,6 +1,6 @@
 """Short runs of every method in float64, and the numbers that they end in.
 
-    python -m tests.reference_runs     # rewrites tests/reference_runs.json, after a change that is meant to change them
+    python -m tests.reference_runs     # rewrites the table, after a change that is meant to change it
 
 The numbers are those of this library when they were written: they say that something has changed, not what is
 right; that is the business of the oracles in ``references.py``.

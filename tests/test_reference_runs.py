@@ -16,8 +16,8 @@ def test_the_table_is_of_these_runs():
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_ends_where_it_did(name):
-    """1e-7: two threads in place of one, which sum in another order, move these numbers by up to 3e-14 of themselves
-    (measured); another processor may do a little worse, and a mistake moves them by far more."""
+    """1e-7: two threads in place of one, which sum in another order, move these numbers by up to 3e-14 of
+    themselves (measured); another processor may do a little worse, and a mistake moves them by far more."""
     found = numbers(**RUNS[name])
     assert found.keys() == TABLE[name].keys()
     for what, value in TABLE[name].items():
