@@ -44,14 +44,20 @@ class ConfigError(ValueError):
     """A parameter has a name or a value that is not allowed. The message names it and what is."""
 
 
-def check_device(device: str) -> str:
-    """The device, if it can be used here; a ValueError that says why not otherwise."""
+def known_device(device: str) -> str:
+    """The device, if it is one that some machine can have; a ValueError otherwise."""
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise ValueError("must be auto, cpu, cuda or cuda:N") from error
     if kind not in ("cpu", "cuda") or (kind == "cpu" and device != "cpu"):
         raise ValueError("must be auto, cpu, cuda or cuda:N")
+    return device
+
+
+def check_device(device: str) -> str:
+    """The device, if it can be used here; a ValueError that says why not otherwise."""
+    kind = torch.device(known_device(device)).type
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError("CUDA is not available on this machine; use auto or cpu")
     if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
@@ -216,7 +222,8 @@ class Config(BaseModel):
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
-        return check_device(device)
+        # Not whether it is here: runs of a GPU are listed and read back on machines without one.
+        return known_device(device)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

@@ -8,7 +8,16 @@ from typing import get_args
 import torch
 from pydantic import ValidationError
 
-from .config import CLOTHING1M_PRESETS, Config, ConfigError, OwnConfig, Preset, readable, unknown_name
+from .config import (
+    CLOTHING1M_PRESETS,
+    Config,
+    ConfigError,
+    OwnConfig,
+    Preset,
+    check_device,
+    readable,
+    unknown_name,
+)
 
 # paper is Table 4. smoke and quick are this project's own, sized for two CPU cores: learning rates that fall to
 # zero, and on CIFAR-10 the weights that this project pretrained by SimCLR.
@@ -43,12 +52,15 @@ _OF_METHODS: dict[tuple[str, str], dict] = {("smoke", "mlc"): dict(lr=0.1)}
 WARM_START = dict(start="random", start_steps=1000, start_lr=0.1)
 
 
-def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "cifar10", **changes) -> Config:
+def make_config(
+    *, preset: str = "auto", device: str = "auto", device_here: bool = True, dataset: str = "cifar10", **changes
+) -> Config:
     """A validated configuration: the preset's values, overridden by ``changes`` that are not None.
 
     ``preset="auto"`` means ``paper`` where CUDA is there, else ``quick``; for the data sets that the paper
     does not use it means ``smoke`` (digits) and ``quick`` (Fashion-MNIST). ``device="auto"`` means CUDA
-    where there is one. ``n_noisy="all"`` takes every training image that is not clean, whatever the preset, and
+    where there is one; ``device_here=False`` allows one that only the machine of the run has.
+    ``n_noisy="all"`` takes every training image that is not clean, whatever the preset, and
     ``n_clean="all"`` the whole clean list of Clothing1M, which has the presets ``paper`` and ``smoke`` only.
 
     Raises:
@@ -76,9 +88,15 @@ def make_config(*, preset: str = "auto", device: str = "auto", dataset: str = "c
         values["human_labels"] = str(values["human_labels"])
     try:
         cls = OwnConfig if dataset == "own" else Config
-        return cls(preset=preset, device=device, dataset=dataset, **values)
+        config = cls(preset=preset, device=device, dataset=dataset, **values)
     except ValidationError as error:
         raise ConfigError(readable(error)) from None
+    if device_here:
+        try:
+            check_device(device)
+        except ValueError as error:
+            raise ConfigError(f"device: {error} (got {device!r})") from None
+    return config
 
 
 def _auto_preset(dataset: str, device: str) -> str:

@@ -123,6 +123,13 @@ def is_finished(config: Config, root: str | Path | None = None) -> bool:
     return (_folder(config, root) / RESULT).is_file()
 
 
+def state(config: Config, root: str | Path | None = None) -> str:
+    """``finished`` (:func:`is_finished`), ``begun`` (there is a checkpoint to resume from) or ``missing``."""
+    if is_finished(config, root):
+        return "finished"
+    return "begun" if (_folder(config, root) / CHECKPOINT).is_file() else "missing"
+
+
 def _folder(config: Config, root: str | Path | None) -> Path:
     return Path(root or runs_root()) / config.name
 

@@ -77,9 +77,8 @@ def _one(config: Config, root: str | Path | None, threads: int) -> str:
     return run(config, root=root, show=False).config.name
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Runs a grid of configurations and prints its table.")
+def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
+    """The parameters of :func:`grid` as options of a command line, for :func:`grid_from`."""
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--preset", default="auto")
     parser.add_argument("--noise", nargs="+", default=["symmetric:0.9"], help="e.g. symmetric:0.9 asymmetric:0.4")
@@ -87,23 +86,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--k", nargs="+", type=int, default=[1])
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
     parser.add_argument("--options", type=json.loads, default={}, help='JSON of further parameters: {"lr": 0.1}')
+
+
+def grid_from(args: argparse.Namespace, **common) -> list[Config]:
+    """:func:`grid` of what the command line says, and of further parameters that are not its to say.
+
+    Raises:
+        ConfigError: any value that is not allowed.
+    """
+    check_options(args.options, ["noise", "noise_type", "method", "k", "seed", *common])
+    common = {"dataset": args.dataset, "preset": args.preset} | args.options | common
+    return grid(args.noise, args.method, args.k, args.seed, **common)
+
+
+def check_options(options: object, own: Sequence[str]) -> None:
+    """Raises a ConfigError if ``--options`` is no JSON object or has a parameter that has an option of its own."""
+    if not isinstance(options, dict) or options.keys() & set(own):
+        names = f"{', '.join(own[:-1])} and {own[-1]}"
+        raise ConfigError(f"--options: a JSON object without {names}, which have their own")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Runs a grid of configurations and prints its table.")
+    add_grid_arguments(parser)
     parser.add_argument("--jobs", type=int, help="parallel processes")
     parser.add_argument("--runs", help="the folder of runs")
     parser.add_argument("--csv", type=Path, help="write one row per run here")
     args = parser.parse_args(arguments)
     try:
-        if not isinstance(args.options, dict) or args.options.keys() & {
-            "noise",
-            "noise_type",
-            "method",
-            "k",
-            "seed",
-        }:
-            parser.error(
-                "--options: a JSON object without noise, noise_type, method, k and seed, which have their own"
-            )
-        common = {"dataset": args.dataset, "preset": args.preset} | args.options
-        configs = grid(args.noise, args.method, args.k, args.seed, **common)
+        configs = grid_from(args)
     except ConfigError as error:
         parser.error(str(error))
     runs = sweep(configs, root=args.runs, jobs=args.jobs)

@@ -11,7 +11,7 @@ from .config import K_METHODS, Config
 from .runs import Run
 
 # Table 1, test accuracy in percent: (mean, standard deviation over 5 seeds or None).
-_COLUMNS = [
+TABLE_1_COLUMNS = [
     ("cifar10", "symmetric", 0.2), ("cifar10", "symmetric", 0.5), ("cifar10", "symmetric", 0.8),
     ("cifar10", "symmetric", 0.9), ("cifar10", "asymmetric", 0.4), ("cifar100", "symmetric", 0.2),
     ("cifar100", "symmetric", 0.5), ("cifar100", "symmetric", 0.8), ("cifar100", "symmetric", 0.9),
@@ -38,9 +38,9 @@ def paper_accuracy(config: Config) -> tuple[float, float | None] | None:
     """Table 1's (mean, standard deviation or None) in percent for this setting; None if it has no such cell."""
     row = f"emlc k={config.k}" if config.method == "emlc" else config.method
     column = (config.dataset, config.noise_type, config.noise)
-    if row not in _ROWS or column not in _COLUMNS:
+    if row not in _ROWS or column not in TABLE_1_COLUMNS:
         return None
-    value = _ROWS[row][_COLUMNS.index(column)]
+    value = _ROWS[row][TABLE_1_COLUMNS.index(column)]
     return value if isinstance(value, tuple) or value is None else (value, None)
 
 
@@ -80,7 +80,7 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     k = np.where(table["method"].isin(K_METHODS), " k=" + table["k"].astype(str), "")
     labelled = table.assign(
-        noise=[_noise(row.noise_type, row.noise) for row in table.itertuples()],
+        noise=[noise_label(row.noise_type, row.noise) for row in table.itertuples()],
         method=table["method"] + k,
         paper=[
             _table_1(row.method, row.k, (row.dataset, row.noise_type, row.noise)) for row in table.itertuples()
@@ -155,13 +155,14 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
     return pd.DataFrame(rows).round(2)
 
 
-def _noise(kind: str, rate: float) -> str:
+def noise_label(kind: str, rate: float) -> str:
+    """E.g. ``symmetric 0.9``; real noise has no rate."""
     return kind if kind == "real" else f"{kind} {rate:g}"
 
 
 def _table_1(method: str, k: int, column: tuple[str, str, float]) -> float:
     row = f"emlc k={k}" if method == "emlc" else method
-    if row not in _ROWS or column not in _COLUMNS:
+    if row not in _ROWS or column not in TABLE_1_COLUMNS:
         return float("nan")
-    value = _ROWS[row][_COLUMNS.index(column)]
+    value = _ROWS[row][TABLE_1_COLUMNS.index(column)]
     return float("nan") if value is None else value[0] if isinstance(value, tuple) else value

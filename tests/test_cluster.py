@@ -1,0 +1,294 @@
+"""The job list of Table 1, its dry run, and jobs through submitit where that is installed."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from emlc_lib import ConfigError, find_runs, make_config, run
+from emlc_lib.cluster import ClusterError, Training, main, submit
+from emlc_lib.config import Config
+from emlc_lib.job_list import Resources, job_table, report, table_1
+from emlc_lib.runs import CHECKPOINT, state
+from emlc_lib.sweep import grid
+from emlc_lib.tables import paper_accuracy
+
+ELSEWHERE = {"device": "cuda", "device_here": False}
+TINY = {"dataset": "digits", "preset": "smoke", "epochs": 1, "device": "cpu"}
+DRY = ["table1", "--dataset", "cifar100", "--seeds", "1", "--dry-run"]
+needs_submitit = pytest.mark.skipif(
+    importlib.util.find_spec("submitit") is None, reason="the extra cluster is not installed"
+)
+
+
+@pytest.fixture
+def no_cuda(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_table_1_has_every_run_once(no_cuda):
+    configs = table_1(5, preset="paper", **ELSEWHERE)
+    # CIFAR-10: five columns (symmetric 20, 50, 80, 90 %, asymmetric 40 %), each with EMLC at two k and six other
+    # methods, and clean-only training, which one run per seed serves: 5 * 8 + 1 = 41.
+    # CIFAR-100: the four symmetric columns: 4 * 8 + 1 = 33. Five seeds.
+    assert len(configs) == 5 * (41 + 33) == 370
+    assert len({config.name for config in configs}) == 370  # the run's folder
+    # 66 of Table 1's 72 cells have a number: six are dashes (MW-Net four, MLC one, FasTEN one).
+    assert sum(paper_accuracy(config) is not None for config in configs) == 5 * 66
+    assert {config.k for config in configs if config.method != "emlc"} == {1}
+    assert {(c.dataset, c.model) for c in configs} == {("cifar10", "resnet34"), ("cifar100", "resnet50")}
+    # All of seed 0 comes first, so that every cell has a number early.
+    assert [config.seed for config in configs] == [seed for seed in range(5) for _ in range(74)]
+
+
+def test_every_job_is_a_valid_configuration_for_a_gpu(no_cuda, monkeypatch):
+    configs = table_1(1, preset="paper", **ELSEWHERE)
+    again = [Config(**config.model_dump()) for config in configs]
+    assert again == configs
+    # The machine with the GPU gives the run the same folder.
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    there = make_config(dataset="cifar10", preset="paper", device="auto", noise=0.2, method="emlc", k=1, seed=0)
+    assert there.device == "cuda"
+    assert there.name == configs[0].name
+
+
+def test_a_device_that_is_elsewhere_is_checked_all_the_same(no_cuda):
+    config = make_config(dataset="cifar10", preset="auto", precision="tf32", **ELSEWHERE)
+    assert (config.preset, config.device) == ("paper", "cuda")
+    with pytest.raises(ConfigError, match=r"^device: must be auto, cpu, cuda"):
+        make_config(dataset="digits", device="tpu", device_here=False)
+    # The job itself does not start without it.
+    with pytest.raises(ValueError, match="CUDA is not available on this machine"):
+        Training(None)(config)
+
+
+def test_runs_of_a_gpu_can_be_read_back_without_one(no_cuda, tmp_path):
+    done = run(make_config(**TINY), root=tmp_path, show=False)
+    result = json.loads((done.folder / "result.json").read_text())
+    result["config"]["device"] = "cuda"
+    (done.folder / "result.json").write_text(json.dumps(result))
+    (read,) = find_runs(tmp_path)
+    assert read.config == done.config.model_copy(update={"device": "cuda"})
+    assert read.result["test_accuracy"] == done.result["test_accuracy"]
+
+
+def put(root, config, file):
+    (root / config.name).mkdir()
+    (root / config.name / file).touch()
+
+
+def test_the_dry_run_prints_and_writes_the_list_and_starts_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)  # cannot be imported
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    configs = table_1(1, ["cifar100"], preset="paper", **ELSEWHERE)
+    put(runs, configs[0], "result.json")
+    put(runs, configs[2], CHECKPOINT)
+    before = sorted(tmp_path.rglob("*"))
+    resources = ["--gpus", "2", "--cpus", "6", "--hours", "1.5", "--array", "8", "--estimate", "3"]
+    main([*DRY, "--runs", str(runs), *resources])
+    assert sorted(tmp_path.rglob("*")) == before
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[:33]] == [config.name for config in configs]
+    asked = "2 GPU 6 CPU 1.5 h"
+    assert lines[0].split(maxsplit=2) == ["-", "finished", f"{asked}  {configs[0].name}"]
+    assert lines[1].split(maxsplit=2) == ["0", "missing", f"{asked}  {configs[1].name}"]
+    assert lines[2].split(maxsplit=2) == ["1", "begun", f"{asked}  {configs[2].name}"]
+    assert lines[32].split()[:2] == ["31", "missing"]  # 33 runs, one of them finished
+    assert "33 runs: 1 finished, 1 begun, 31 missing" in lines
+    assert "32 jobs, 8 at a time, each with a limit of 1.5 h" in lines
+    # 32 jobs of 3 hours on 2 GPUs; four rounds of eight.
+    assert lines[-1] == "at 3 h a run: 192 GPU hours, 0.5 days if none has to wait"
+
+    main([*DRY, "--runs", str(runs), "--csv", str(tmp_path / "out" / "jobs.csv")])
+    table = pd.read_csv(tmp_path / "out" / "jobs.csv")
+    assert table["run"].tolist() == [config.name for config in configs]
+    assert table["state"].tolist()[:4] == ["finished", "missing", "begun", "missing"]
+    assert table["job"].tolist()[1:] == list(range(32))
+    assert pd.isna(table["job"][0])
+    assert set(table["gpus"]) == {1}
+
+
+def test_the_summary_counts_the_jobs_of_every_cell(tmp_path):
+    configs = table_1(2, preset="paper", **ELSEWHERE)
+    resources = Resources()
+    text = report(job_table(configs, resources, tmp_path), resources)
+    # Symmetric 20, 50, 80, 90 %, asymmetric 40 %, and any noise, two seeds each.
+    (first,) = [line for line in text.splitlines() if line.startswith("cifar10  emlc k=1")]
+    assert first.split()[3:] == ["2", "2", "2", "2", "2", "0"]
+    clean = [line.split()[1:] for line in text.splitlines() if line.strip().startswith("clean_only")]
+    assert clean == [["0", "0", "0", "0", "0", "2"]] * 2
+    assert "symmetric 0.2  symmetric 0.5  symmetric 0.8  symmetric 0.9  asymmetric 0.4  any" in text
+    assert "148 runs: 0 finished, 0 begun, 148 missing" in text.splitlines()
+    assert "GPU hours" not in text
+
+
+WRONG = [
+    (["--hours", "0"], "hours: "),
+    (["--gpus", "-1"], "gpus: "),
+    (["--cpus", "many"], "cpus: "),
+    (["--array", "0"], "array: "),
+    (["--memory", "inf"], "memory: "),
+    (["--requeues", "0.5"], "requeues: "),
+    (["--slurm", "[1]"], "slurm: "),
+    (["--seeds", "0"], "seeds: must be at least 1 (got 0)"),
+    (["--preset", "large"], "preset: 'large' is not one of"),
+    (["--estimate", "-1"], "argument --estimate"),
+    (["--device", "auto"], "argument --device"),
+    (["--dataset", "digits"], "argument --dataset"),
+    (["--local"], "not allowed with argument --dry-run"),
+    (["--options", '{"device": "cpu"}'], "--options: a JSON object without"),
+    (["--options", '{"k": 2}'], "--options: a JSON object without"),
+    (["--options", '{"lrr": 2}'], "did you mean 'lr'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
+def test_wrong_arguments_are_one_clear_error(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*DRY, "--runs", str(tmp_path), *arguments])
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_mistakes_of_the_command_line(tmp_path, capsys):
+    for arguments, message in (
+        (["table1"], "one of the arguments --dry-run --submit --local is required"),
+        (["table1", "--submit", "--csv", "jobs.csv"], "--csv and --estimate: are for --dry-run only"),
+        (["grid", "--dry-run", "--noise", "symmetric:2"], "noise: "),
+        (["grid", "--dry-run", "--options", '{"device": "cpu"}'], "--options: a JSON object without"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(ConfigError, match=r"dataset: 'digits' is not one of Table 1's: cifar10, cifar100"):
+        table_1(1, ["digits"])
+
+
+def test_jobs_need_submitit_and_their_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    tiny = grid(["symmetric:0.5"], ["emlc"], [1], [0], **TINY)
+    with pytest.raises(ClusterError, match=r"the extra cluster: pip install -e '\.\[cluster\]'"):
+        submit(tiny, Resources(), tmp_path / "runs")
+    for how in ("--submit", "--local"):
+        with pytest.raises(SystemExit):
+            main(["grid", "--dataset", "digits", "--device", "cpu", "--runs", str(tmp_path / "runs"), how])
+        assert "submitit is not installed" in capsys.readouterr().err
+    monkeypatch.setenv("EMLC_DATA", str(tmp_path))
+    with pytest.raises(ConfigError, match="dataset: cifar10 is not in"):
+        submit(table_1(1, preset="paper", **ELSEWHERE), Resources(), tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_trains_one_run_and_finished_ones_make_no_job(tmp_path):
+    configs = grid(["symmetric:0.5"], ["cross_entropy"], [1], [0, 1], **TINY)
+    assert Training(tmp_path)(configs[0]) == configs[0].name
+    assert [state(config, tmp_path) for config in configs] == ["finished", "missing"]
+    table = job_table(configs, Resources(), tmp_path)
+    assert table["job"].isna().tolist() == [True, False]
+    # With nothing left to do there is no need of a cluster.
+    assert submit(configs[:1], Resources(), tmp_path) == []
+
+
+@needs_submitit
+def test_submitits_local_jobs_do_the_runs(tmp_path, capsys):
+    arguments = ["--dataset", "digits", "--method", "cross_entropy", "--seed", "0", "1", "--device", "cpu"]
+    arguments += ["--options", '{"epochs": 1}', "--runs", str(tmp_path)]
+    main(["grid", "--local", *arguments])
+    assert capsys.readouterr().out == "2 runs done\n"
+    runs = find_runs(tmp_path)
+    assert [done.config.seed for done in runs] == [0, 1]
+    here = run(runs[0].config, root=tmp_path / "here", show=False)
+    assert runs[0].result["test_accuracy"] == here.result["test_accuracy"]
+    main(["grid", "--local", *arguments])
+    assert capsys.readouterr().out == "0 runs done\n"
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Stands in for SLURM's commands: sbatch takes everything, scontrol writes down what it is told."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in {
+        "srun": "exit 1",
+        "sbatch": 'grep -q "partition=none" "$1" && { echo "invalid partition" >&2; exit 1; }\n'
+        "echo Submitted batch job 77",
+        "scontrol": f'echo "$@" >> {tmp_path}/scontrol.txt',
+    }.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def array_task(index, folder):
+    """Starts what an array's job would on its machine."""
+    job = {"SLURM_JOB_ID": "78", "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": str(index)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "submitit.core._submit", folder],
+        env=os.environ | job | {"SUBMITIT_EXECUTOR": "slurm"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@needs_submitit
+def test_an_array_of_jobs_is_submitted_interrupted_and_resumed(slurm, tmp_path):
+    root = tmp_path / "runs"
+    configs = grid(["symmetric:0.5"], ["emlc", "cross_entropy"], [1], [0, 1], **TINY | {"epochs": 15})
+    root.mkdir()
+    put(root, configs[1], "result.json")
+    resources = Resources(
+        hours=2.5, gpus=1, cpus=3, memory=20, partition="gpu", array=2, slurm={"account": "me", "qos": "low"}
+    )
+    jobs = submit(configs, resources, root)
+    assert [job.job_id for job in jobs] == ["77_0", "77_1", "77_2"]
+    script = (root / "submitit" / "77_submission.sh").read_text()
+    for line in ("array=0-2%2", "time=150", "gpus-per-node=1", "cpus-per-task=3", "mem=20GB", "partition=gpu"):
+        assert f"#SBATCH --{line}\n" in script
+    assert "#SBATCH --account=me\n" in script
+    assert "#SBATCH --qos=low\n" in script
+    # The tasks are the unfinished runs in their order; the first is preempted after an epoch or so.
+    folder = root / configs[0].name
+    task = array_task(0, root / "submitit")
+    deadline = time.monotonic() + 120
+    while not (folder / CHECKPOINT).is_file():
+        assert task.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    task.send_signal(signal.SIGUSR2)
+    task.wait(60)
+    assert state(configs[0], root) == "begun"
+    assert (tmp_path / "scontrol.txt").read_text() == "requeue 77_0\n"
+    # What SLURM starts then is the same task.
+    assert array_task(0, root / "submitit").wait(120) == 0
+    assert state(configs[0], root) == "finished"
+    assert [state(config, root) for config in configs[2:]] == ["missing", "missing"]
+
+
+@needs_submitit
+def test_what_slurm_or_submitit_refuse_is_one_error(slurm, tmp_path):
+    configs = grid(["symmetric:0.5"], ["emlc"], [1], [0, 1], **TINY)
+    with pytest.raises(ClusterError, match=r"SLURM refused the jobs: .*invalid partition"):
+        submit(configs, Resources(partition="none"), tmp_path / "runs")
+    with pytest.raises(ConfigError, match=r"slurm: .*'acount'"):
+        submit(configs, Resources(slurm={"acount": "me"}), tmp_path / "runs")
+    assert find_runs(tmp_path / "runs") == []
+
+
+@needs_submitit
+def test_a_failing_local_job_says_why(no_cuda, tmp_path, capsys):
+    arguments = ["grid", "--local", "--dataset", "digits", "--method", "cross_entropy", "--device", "cuda"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--runs", str(tmp_path)])
+    assert "CUDA is not available on this machine" in capsys.readouterr().err
+    assert find_runs(tmp_path) == []
