@@ -238,7 +238,7 @@ class TestStart:
             ({"start_weights": "nowhere.safetensors"}, "start_weights: nowhere.safetensors is not a file"),
             ({"start_weights": None}, "start: no SimCLR weights of small_cnn for digits"),
             ({"model": "resnet_narrow"}, "is for model small_cnn, not resnet_narrow"),
-            ({"start": "random"}, "start_weights: is for start simclr only"),
+            ({"start": "random"}, "start_weights: is for start simclr and imagenet only"),
         ],
     )
     def test_wrong_weights_are_refused_before_any_work(self, file, changes, message):
