@@ -52,6 +52,12 @@ class TestEveryNotebook:
     def test_asserts_its_claims(self, path):
         assert sum("assert " in c.source for c in cells(path)) >= 2
 
+    def test_text_is_markdown_with_one_title(self, path):
+        """Text whose every line starts with a comment sign is shown as headings throughout."""
+        lines = [line for c in cells(path, "markdown") for line in c.source.splitlines()]
+        assert sum(line.startswith("# ") for line in lines) == 1
+        assert "#" not in lines
+
     def test_names_no_path_of_a_machine(self, path):
         text = path.read_text()
         assert not re.search(r"/(home|root|work|tmp|Users)/", text)
