@@ -160,14 +160,20 @@ class NotebookPage:
             old.unlink()
         (scroller,) = self.find(".jp-Notebook .jp-WindowedPanel-outer")
         step, paths, end = 0.9 * scroller.size["height"], [], False
-        while not end:
-            end = self.browser.execute_script(
+
+        def scroll() -> bool:
+            """Whether this is the end."""
+            return self.browser.execute_script(
                 "const [scroller, top] = arguments; scroller.scrollTop = top;"
                 "const last = [...scroller.querySelectorAll('.jp-Cell')].at(-1);"
                 "return last.getBoundingClientRect().bottom <= scroller.getBoundingClientRect().bottom",
                 scroller, step * len(paths),
             )  # fmt: skip
-            time.sleep(0.2)  # for cells that are drawn when they come into view
+
+        while not end:
+            scroll()
+            time.sleep(0.2)  # cells are drawn when they come into view, and may shift what is there
+            end = scroll()
             paths.append(folder / f"{name}-{len(paths) + 1:02}.png")
             self.browser.save_screenshot(paths[-1])
         return paths
