@@ -111,9 +111,15 @@ class NotebookPage:
     def __init__(self, browser: webdriver.Chrome, address: str, n_cells: int):
         self.browser = browser
         browser.get(address)
-        self.wait(60, "all cells", lambda: len(self.cells()) == n_cells and all(self.prompts()))
+        self.wait(60, "all cells", lambda: len(self.cells()) == n_cells and self.is_drawn())
+        named = '//*[contains(@class, "jp-KernelName") and normalize-space()!="No Kernel"]'
+        self.wait(60, "the kernel", lambda: self.browser.find_elements(By.XPATH, named))
         idle = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
-        self.wait(60, "the kernel", lambda: self.find(idle))
+        self.wait(60, "an idle kernel", lambda: self.find(idle))
+
+    def is_drawn(self) -> bool:
+        """Whether each cell has its prompt or its text."""
+        return all(cell["prompt"] if cell["code"] else cell["text"].strip() for cell in self.cells())
 
     def wait(self, seconds: float, what: str, condition: Callable[[], object]):
         """Waits until ``condition()`` is true and returns it; after ``seconds`` it raises a TimeoutException."""
