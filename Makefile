@@ -1,7 +1,8 @@
-# make install    .venv with the locked packages
-# make test       ruff, pytest, nbval
-# make reproduce  every notebook, headless, on the embedded digits: build/reproduce/
-# make lock       rewrites requirements.lock (needs uv)
+# make install       .venv with the locked packages
+# make test          ruff, pytest, nbval
+# make reproduce     every notebook, headless, on the embedded digits: build/reproduce/
+# make browser-test  notebooks in JupyterLab with Chromium; screenshots: build/jupyterlab/
+# make lock          rewrites requirements.lock (needs uv)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ STAMP := .venv/.installed
 # JupyterLab's settings and the kernel's own debugger warning stay out of notebook outputs.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: install test reproduce lint lock clean
+.PHONY: install test browser-test reproduce lint lock clean
 
 install: $(STAMP)
 
@@ -31,6 +32,11 @@ test: lint
 	rm -rf build/nbval
 	EMLC_RUNS=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 		-p no:cacheprovider notebooks
+
+browser-test: $(STAMP)
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		{ echo "make browser-test needs Chromium and its driver: apt-get install chromium chromium-driver"; exit 1; }
+	$(BIN)/python -m pytest -m browser --durations=4 tests/browser
 
 reproduce: $(STAMP)
 	$(BIN)/python -m emlc_lib.reproduce

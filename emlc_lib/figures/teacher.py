@@ -54,13 +54,16 @@ def teacher_outputs(
     """
     n = len(images)
     with style():
-        figure, axes = plt.subplots(2, n, figsize=(2.3 * n, 4.2), height_ratios=(1, 1.2), squeeze=False)
+        # About as wide as a notebook's page, where a wider figure would be shrunk and its text with it.
+        figure, axes = plt.subplots(
+            2, n, figsize=(1.35 * n, 3.4), height_ratios=(1, 1.2), sharey="row", squeeze=False
+        )  # fmt: skip
         for i in range(n):
             top, bottom = axes[:, i]
             top.imshow(images[i], cmap="gray_r")
             top.set_axis_off()
             verdict = "right" if given[i] == true[i] else "wrong"
-            top.set_title(f"given {classes[given[i]]} ({verdict})", fontsize=10)
+            top.set_title(f"given {classes[given[i]]} ({verdict})", fontsize=9)
             colours = [GREY] * len(classes)
             colours[given[i]] = ORANGE
             colours[true[i]] = BLUE
@@ -68,6 +71,7 @@ def teacher_outputs(
             bottom.set(ylim=(0, 1), xticks=range(len(classes)), xticklabels=classes)
             bottom.set_xlabel(f"gate {gate[i]:.2f}", fontsize=10)
             bottom.tick_params(labelsize=8)
+            bottom.grid(visible=False, axis="x")
         axes[1, 0].set_ylabel("$q(y \\mid x, \\tilde{y})$")
         figure.suptitle("soft labels: true class blue, wrong given label orange", fontsize=11)
     return figure
@@ -110,8 +114,9 @@ def teacher_architecture() -> Figure:
                     (x0, y0), (x1, y1), arrowstyle="-|>", mutation_scale=12, color="0.3", connectionstyle=bend
                 )
             )
-            aside = 0.17 if y0 > y1 else -0.25 if y1 > y0 else 0.0  # beside a slanted arrow, not on it
-            axis.text((x0 + x1) / 2 + aside, (y0 + y1) / 2 + 0.13, text, ha="center", fontsize=10)
-        axis.set(xlim=(-0.2, 9.1), ylim=(-0.45, 3.2))
+            aside = 0.22 if y0 > y1 else -0.25 if y1 > y0 else 0.0  # beside a slanted arrow, not on it
+            above = -0.05 if y0 > y1 else 0.13  # a descending arrow's label fits between two boxes
+            axis.text((x0 + x1) / 2 + aside, (y0 + y1) / 2 + above, text, ha="center", fontsize=10)
+        axis.set(xlim=(-0.2, 9.1), ylim=(-0.15, 3.2))
         axis.set_axis_off()
     return figure
