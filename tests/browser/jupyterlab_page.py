@@ -147,7 +147,7 @@ class NotebookPage:
         self.choose("Edit", "Clear Outputs of All Cells")
         self.wait(10, "cleared outputs", lambda: set(self.prompts()) == {"[ ]:"})
         self.choose("Run", "Run All Cells")
-        self.wait(30, "a running cell", lambda: "[*]:" in self.prompts())
+        self.wait(30, "a cell that runs or has run", lambda: set(self.prompts()) != {"[ ]:"})
         self.wait(seconds, "the end of the last cell", lambda: "[*]:" not in self.prompts())
 
     def move_slider(self) -> None:

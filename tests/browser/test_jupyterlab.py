@@ -15,7 +15,7 @@ from jupyterlab_page import CHROMEDRIVER, CHROMIUM, NotebookPage, chromium, jupy
 
 NOTEBOOKS = ("02_teacher", "01_meta_gradient")
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 300  # for all cells of a notebook
+SECONDS = 600  # for all cells of a notebook
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 pytestmark = pytest.mark.browser
