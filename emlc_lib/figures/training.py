@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import BLUE, GREY, ORANGE, style
+from .style import BLUE, GREEN, GREY, ORANGE, style
 
 
 def training_curves(epochs: pd.DataFrame, title: str = "") -> Figure:
     """Accuracy, label recovery (Figure 1: all labels solid, wrong ones dashed) and gate over epochs.
 
     Args:
-        epochs: one run's log, one row per epoch; recovery and gate are drawn where it has them.
+        epochs: one run's log, one row per epoch; recovery and gate are drawn where they are known.
     """
-    corrects, gated = "recovery_all" in epochs, "gate_right" in epochs
+    known = epochs.dropna(axis="columns", how="all")  # of real noise nobody knows the true labels
+    corrects, gated = "recovery_all" in known, "gate_right" in known
     panels = 1 + corrects + gated
     with style():
         figure, axes = plt.subplots(1, panels, figsize=(1 + 4 * panels, 3.6), squeeze=False)
@@ -55,6 +56,24 @@ def pretraining_loss(epochs: pd.DataFrame, chance: float) -> Figure:
         axis.axhline(chance, color=GREY, ls=":", label="all views alike, log(2n - 1)")
         axis.set(xlabel="epoch", ylabel="NT-Xent")
         axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend()
+    return figure
+
+
+def learning_rate_plans(plans: Mapping[str, np.ndarray], steps_per_epoch: int) -> Figure:
+    """Learning rates over a training, on a logarithmic scale; later plans are thinner, so that none is hidden.
+
+    Args:
+        plans: by name, the learning rate at each step (T,).
+        steps_per_epoch: for the axis.
+    """
+    looks = ((GREY, ":"), (ORANGE, "-"), (BLUE, "-"), (GREEN, "--"))
+    with style():
+        figure, axis = plt.subplots(figsize=(7, 3.2))
+        for i, ((name, rates), (colour, line)) in enumerate(zip(plans.items(), looks, strict=False)):
+            edges = np.arange(len(rates) + 1) / steps_per_epoch
+            axis.stairs(rates, edges, baseline=None, color=colour, ls=line, lw=8 / (1 + i), label=name)
+        axis.set(xlabel="epoch", ylabel="learning rate", yscale="log")
         axis.legend()
     return figure
 
