@@ -174,6 +174,15 @@ def test_a_resumed_run_gives_the_same_bits(clothing1m, small_images, tmp_path, m
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
+def test_the_first_epochs_do_not_depend_on_how_many_follow(clothing1m, small_images, monkeypatch):
+    """Three epochs or five: with lr_step the longer training contains the shorter one."""
+    monkeypatch.setenv("EMLC_DATA", str(clothing1m[0]))
+    short, long = (train(config_of(epochs=n), prepare(config_of(epochs=n)), show=False) for n in (2, 3))
+    assert len(long.epochs) == 3
+    assert short.epochs.equals(long.epochs.head(2))
+    assert short.steps.equals(long.steps.head(len(short.steps)))
+
+
 def test_nothing_is_pretrained_on_it():
     with pytest.raises(ConfigError, match=r"^dataset: clothing1m starts from ImageNet"):
         make_pretrain_config(dataset="clothing1m", device="cpu")
