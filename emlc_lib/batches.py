@@ -14,6 +14,7 @@ from .data import ExperimentData
 from .disk_images import DiskImages
 from .execution import memory_format
 from .randomness import Stream, torch_generator
+from .schedules import steps_by
 
 
 class NoisyBatch(NamedTuple):
@@ -53,7 +54,7 @@ class Batches:
 
     def last_step(self, epoch: int, period: int) -> int:
         """The steps taken by the end of an epoch (counted from 1), rounded up to a multiple of ``period``."""
-        return -(-epoch * self.steps_per_epoch // period) * period
+        return steps_by(epoch, self.steps_per_epoch, period)
 
     def noisy(self, t: int) -> NoisyBatch:
         """The noisy batch of step t, of size ``batch_size``."""

@@ -38,7 +38,9 @@ COMMAND = "python -m emlc_lib.clothing1m"
 ON_REQUEST = "Clothing1M is given by its authors on request; the README says how to ask for it."
 
 
-def prepare_clothing1m(config: Config, folder: Path | None = None) -> ExperimentData:
+def prepare_clothing1m(
+    config: Config, folder: Path | None = None, *, sides: tuple[int, int] | None = None
+) -> ExperimentData:
     """The data of a run on Clothing1M; images are decoded as batches are drawn.
 
     With ``n_clean`` or ``n_noisy`` a random part of a list is taken, a function of ``config.seed``. The indices of
@@ -48,12 +50,15 @@ def prepare_clothing1m(config: Config, folder: Path | None = None) -> Experiment
     Args:
         config: with ``dataset="clothing1m"``.
         folder: None takes ``clothing1m`` below the data root.
+        sides: in pixels, of the square that images are squeezed to and of the middle that is cut out of it; None
+            takes 256 and 224. Smaller ones make a trial fast. They are no part of the run's digest.
 
     Raises:
         DataUnavailable: files are missing, unlabelled or listed twice; the message says which and what to do.
         ValueError: sizes that the lists cannot give; the message names the parameter.
     """
     folder = folder or data_root() / "clothing1m"
+    resize, crop = sides or (RESIZE, CROP)
     report = inspect_folder(folder)
     if report.missing_files:
         raise DataUnavailable(f"dataset: {report}. {ON_REQUEST}")
@@ -85,7 +90,7 @@ def prepare_clothing1m(config: Config, folder: Path | None = None) -> Experiment
     def images(part: str, chosen: np.ndarray | slice = slice(None)) -> DiskImages:
         place = (lambda key: copied(folder, key)) if config.resized_copy else (lambda key: folder / key)
         paths = [str(place(key)) for key in keys[part][chosen]]
-        return DiskImages(paths, side=CROP, resize=None if config.resized_copy else RESIZE, device=config.device)
+        return DiskImages(paths, side=crop, resize=None if config.resized_copy else resize, device=config.device)
 
     def on_device(values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(config.device)

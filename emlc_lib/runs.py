@@ -207,7 +207,9 @@ def command(config: Config) -> str:
     shown = ["dataset", "noise_type", "noise", "method", "k", "seed", "preset"]
     if config.noise_type in ("human", "real"):
         shown = [name for name in shown if name != "noise"]
-    text = [f"-p {name} {getattr(config, name)}" for name in shown]
+    # The notebook of Clothing1M has no other data set.
+    needed = [n for n in shown if n not in ("dataset", "noise_type")] if config.dataset == "clothing1m" else shown
+    text = [f"-p {name} {getattr(config, name)}" for name in needed]
     usual = make_config(**{name: getattr(config, name) for name in [*shown, "human_labels", "human_key"]})
     changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n != "device"}
     if "epochs" in changed:

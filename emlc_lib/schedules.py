@@ -3,6 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .config import K_METHODS, Config
+
+
+def steps_by(epoch: int, steps_per_epoch: int, period: int = 1) -> int:
+    """The steps taken by the end of an epoch (counted from 1), rounded up to a multiple of ``period``."""
+    return -(-epoch * steps_per_epoch // period) * period
+
+
+def lr_factor(config: Config, t: int, last_step: Callable[[int], int]) -> float:
+    """What ``config.schedule`` multiplies the learning rates by at step t.
+
+    Args:
+        last_step: the steps taken by the end of an epoch, counted from 1.
+    """
+    if config.schedule == "none":
+        return 1.0
+    if config.schedule == "lr_step":
+        return config.lr_step_factor if t >= last_step(config.lr_step_epoch) else 1.0
+    return cosine(t / last_step(config.epochs))
+
+
+def learning_rates(config: Config, n_noisy: int) -> np.ndarray:
+    """(T,) float64, the student's learning rate at each step of a whole run with ``n_noisy`` noisy images."""
+    period = config.k if config.method in K_METHODS else 1
+
+    def last_step(epoch: int) -> int:
+        return steps_by(epoch, n_noisy // config.batch_size, period)
+
+    starts = (t // period * period for t in range(last_step(config.epochs)))
+    return np.array([config.lr * lr_factor(config, t, last_step) for t in starts])
 
 
 def cosine(done: float) -> float:

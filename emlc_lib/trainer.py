@@ -266,7 +266,8 @@ def _summary(row: dict[str, float]) -> str:
     if "student_test_accuracy" not in row:
         return f"epoch {row['epoch']}: clean set {row['student_clean_accuracy']:.1%}"
     text = f"epoch {row['epoch']}: test {row['student_test_accuracy']:.1%}"
-    return text + (f", recovered {row['recovery_all']:.1%}" if "recovery_all" in row else "")
+    known = np.isfinite(row.get("recovery_all", np.nan))  # not where nobody knows the true labels
+    return text + (f", recovered {row['recovery_all']:.1%}" if known else "")
 
 
 def _write(path, config, method, rows, steps, best, seconds) -> None:

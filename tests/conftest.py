@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from clothing1m_tree import write_tree
 from torch import nn
 
 from emlc_lib.data import is_available
+from emlc_lib.made_up_clothing import write_tree
 from emlc_lib.models import Classifier, Teacher, build_teacher, initialise
 
 # The tests' tensors are small: more threads only wait for each other.
@@ -75,8 +75,7 @@ def make_problem():
 def clothing1m(tmp_path_factory):
     """A data root with a tree of Clothing1M's layout without faults, and its keys; no test may change it."""
     root = tmp_path_factory.mktemp("data")
-    (root / "clothing1m").mkdir()
-    return root, write_tree(root / "clothing1m")
+    return root, write_tree(root / "clothing1m").keys
 
 
 @pytest.fixture

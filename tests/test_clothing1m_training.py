@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from clothing1m_tree import SIZES, colour, config_of
+from clothing1m_config import config_of
 from torch import nn
 from torchvision.models import resnet50
 
@@ -17,8 +17,10 @@ from emlc_lib.batches import Batches
 from emlc_lib.clothing1m_folder import CLASSES
 from emlc_lib.data import is_available, load_dataset
 from emlc_lib.disk_images import DataUnavailable
+from emlc_lib.made_up_clothing import SIZES, colour
 from emlc_lib.methods import METHODS
 from emlc_lib.notebook import announce
+from emlc_lib.schedules import learning_rates
 from emlc_lib.simclr import make_pretrain_config
 from emlc_lib.starts import initial_networks
 from emlc_lib.sweep import grid
@@ -33,7 +35,7 @@ class TestPrepare:
         return prepare(config_of())
 
     def test_every_image_has_its_label(self, data, clothing1m):
-        """By colour: the class in red and green, the number in blue."""
+        """By the colour of class and number."""
         first = 0
         for part, name in zip(SIZES, ("noisy", "clean", "validation", "test"), strict=True):
             images, labels = getattr(data, f"{name}_images"), getattr(data, f"{name}_labels")
@@ -134,12 +136,14 @@ def test_emlc_end_to_end_at_224_pixels(clothing1m, tmp_path, monkeypatch):
     assert finished.epochs["recovery_all"].isna().all()
     assert finished.epochs["gate_right"].isna().all()
     assert np.isfinite(finished.epochs["student_test_accuracy"]).all()
-    assert "11_clothing1m" in finished.result["command"]
-    assert "noise" not in json.dumps(finished.result["command"]).replace("noise_type", "")
+    start = "papermill notebooks/11_clothing1m.ipynb out.ipynb -p method emlc -p k 2 -p seed 0 -p preset smoke -y "
+    assert finished.result["command"].startswith(start)
+    options = {"n_noisy": 15, "batch_size": 7, "clean_batch_size": 4}
+    assert json.loads(finished.result["command"].removeprefix(start).strip("'")) == {"options": options}
     (again,) = find_runs(tmp_path, dataset="clothing1m")
     assert again.result["name"] == config.name
     (row,) = accuracy_table([again]).itertuples()
-    assert (row.noise, row.method, row.n) == ("real", "emlc k=2", 1)
+    assert (row.noise, row.method, row.n, row.comparable) == ("real", "emlc k=2", 1, False)
     (planned,) = grid(["real"], ["emlc"], [2], [0], dataset="clothing1m", preset="smoke", device="cpu")
     assert planned.noise_type == "real"
 
@@ -170,6 +174,15 @@ def test_a_resumed_run_gives_the_same_bits(clothing1m, small_images, tmp_path, m
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
+def test_the_first_epochs_do_not_depend_on_how_many_follow(clothing1m, small_images, monkeypatch):
+    """Three epochs or five: with lr_step the longer training contains the shorter one."""
+    monkeypatch.setenv("EMLC_DATA", str(clothing1m[0]))
+    short, long = (train(config_of(epochs=n), prepare(config_of(epochs=n)), show=False) for n in (2, 3))
+    assert len(long.epochs) == 3
+    assert short.epochs.equals(long.epochs.head(2))
+    assert short.steps.equals(long.steps.head(len(short.steps)))
+
+
 def test_nothing_is_pretrained_on_it():
     with pytest.raises(ConfigError, match=r"^dataset: clothing1m starts from ImageNet"):
         make_pretrain_config(dataset="clothing1m", device="cpu")
@@ -183,11 +196,14 @@ def test_auto_needs_a_gpu(monkeypatch):
 
 class TestSchedule:
     def factors(self, data, **changes):
-        config = config_of(schedule="lr_step", **changes)
+        config = config_of(**{"schedule": "lr_step"} | changes)
         batches = Batches(config, data)
         networks = initial_networks(config, batches, teacher=METHODS[config.method].needs_teacher)
         method = METHODS[config.method](config, batches, *networks)
-        return [method.schedule(t) for t in range(method.last_step(config.epochs))]
+        factors = [method.schedule(t) for t in range(method.last_step(config.epochs))]
+        rates = learning_rates(config, len(data.noisy_labels))
+        np.testing.assert_array_equal(rates, config.lr * np.array(factors))
+        return factors
 
     @pytest.fixture
     def data(self, clothing1m, small_images, monkeypatch):
@@ -200,6 +216,11 @@ class TestSchedule:
             *[1] * 6,
             *[0.5] * 9,
         ]
+
+    def test_the_other_schedules(self, data):
+        assert self.factors(data, schedule="none", batch_size=21, epochs=2) == [1] * 4
+        cosine = self.factors(data, schedule="cosine", k=2, batch_size=21, epochs=2)
+        np.testing.assert_allclose(cosine, [1, 1, 0.5, 0.5], rtol=1e-15)
 
     def test_they_are_constant_between_teacher_updates(self, data):
         """Three batches an epoch and k = 2: the first epoch ends with step 4, the second with step 6."""

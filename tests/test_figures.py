@@ -90,6 +90,23 @@ def test_training_curves(corrects, gated):
     assert list(lines["student, test"].get_ydata()) == [50, 60]
 
 
+def test_training_curves_leave_out_what_nobody_knows():
+    measured = ["recovery_all", "recovery_wrong", "gate_right", "gate_wrong"]
+    epochs = pd.DataFrame({"epoch": [1, 2], "student_test_accuracy": [0.5, 0.6], "student_clean_accuracy": 0.5})
+    assert len(figures.training_curves(epochs.assign(**dict.fromkeys(measured, np.nan))).axes) == 1
+
+
+def test_learning_rate_plans_are_steps_over_epochs():
+    plans = {"falls": np.array([0.1, 0.1, 0.01]), "stays": np.full(2, 0.1)}
+    (axis,) = figures.learning_rate_plans(plans, steps_per_epoch=2).axes
+    assert named(axis.figure)
+    assert axis.get_yscale() == "log"
+    falls, stays = (patch.get_data() for patch in axis.patches)
+    assert list(falls.values) == [0.1, 0.1, 0.01]
+    assert list(falls.edges) == [0, 0.5, 1, 1.5]
+    assert list(stays.edges) == [0, 0.5, 1]
+
+
 def test_the_bench_runs(tmp_path):
     csv = tmp_path / "cost.csv"
     command = [sys.executable, "-m", "benchmarks.step_cost", "--model", "small_cnn", "--noisy=4", "--clean=4",

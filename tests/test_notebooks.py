@@ -117,6 +117,36 @@ def test_missing_data_say_where_they_must_go(tmp_path, monkeypatch):
     assert "EMLC_DATA" in raised.value.evalue
 
 
+class TestClothing1M:
+    """What nbval does not see: other parameters, real folders, folders that are not there."""
+
+    def test_the_example_in_short(self, tmp_path):
+        execute(tmp_path, "11_clothing1m", method="cross_entropy", epochs=1, figures=str(tmp_path / "figures"))
+        assert not (tmp_path / "runs").exists()  # its runs are not to be taken for real ones
+        drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+        assert drawn == {"clothing1m_images", "clothing1m_learning_rates", "clothing1m_training"}
+
+    def test_a_folder_below_the_data_root(self, tmp_path, clothing1m, monkeypatch):
+        monkeypatch.setenv("EMLC_DATA", str(clothing1m[0]))
+        options = {"n_noisy": 10, "batch_size": 5, "clean_batch_size": 4}
+        done = execute(tmp_path, "11_clothing1m", preset="smoke", device="cpu", epochs=1, options=options)
+        (path,) = (tmp_path / "runs").glob("*/result.json")
+        result = json.loads(path.read_text())
+        assert (result["n_noisy"], result["n_clean"]) == (10, 30)
+        assert "-p method emlc -p k 1 -p seed 0 -p preset smoke -p epochs 1 -y" in result["command"]
+        printed = "".join(o.get("text", "") for c in done.cells for o in c.get("outputs", []))
+        assert result["command"] in printed
+        assert "MADE-UP" not in printed
+
+    def test_without_the_images_it_stops(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("EMLC_DATA", str(tmp_path / "nothing"))
+        with pytest.raises(papermill.PapermillExecutionError) as raised:
+            execute(tmp_path, "11_clothing1m", preset="paper", epochs=5, device="cpu")
+        assert raised.value.ename == "DataUnavailable"
+        assert "noisy_train_key_list.txt" in raised.value.evalue
+        assert not (tmp_path / "runs").exists()
+
+
 def test_the_command_line_of_the_readme(tmp_path):
     """papermill as a person calls it, from another folder, on digits."""
     command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "03_cifar.ipynb"), "out.ipynb",

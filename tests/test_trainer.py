@@ -15,7 +15,7 @@ from emlc_lib.checkpoint import CheckpointError
 from emlc_lib.config import Method as MethodName
 from emlc_lib.methods import METHODS
 from emlc_lib.runs import command, find_runs, load_run
-from emlc_lib.tables import accuracy_table, paper_accuracy
+from emlc_lib.tables import accuracy_table, paper_accuracy, table_2
 from emlc_lib.trainer import CHECKPOINT, best_epoch, train
 
 FAST = {"dataset": "digits", "preset": "smoke", "epochs": 2}
@@ -306,6 +306,18 @@ class TestRuns:
         assert cell(dataset="cifar10", noise=0.9, method="cross_entropy") == (42.7, None)
         assert cell(dataset="cifar10", noise=0.3) is None
         assert cell(dataset="cifar10", noise=0.9, method="clean_only") is None
+        assert cell(dataset="clothing1m") == (79.35, None)
+        assert cell(dataset="clothing1m", k=5) == (78.16, None)
+        assert cell(dataset="clothing1m", method="fasten") == (77.83, None)
+        assert cell(dataset="clothing1m", method="mslc") is None
+
+    def test_table_2_is_the_papers(self):
+        """The two claims that section 4.2 makes of it."""
+        accuracy = table_2().set_index("method")["test accuracy"]
+        best, others = accuracy["EMLC (k = 1)"], accuracy.drop(["EMLC (k = 1)", "EMLC (k = 5)"])
+        assert best - others.max() == pytest.approx(1.52, abs=1e-9)  # two decimals, up to rounding
+        assert best - accuracy["MLC"] > 3.5
+        assert table_2().groupby("clean labels").size().to_dict() == {False: 8, True: 10}
 
     @pytest.mark.parametrize(
         ("changes", "expected"),

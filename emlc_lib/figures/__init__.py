@@ -15,7 +15,7 @@ from .results import accuracy_over_noise
 from .sheet import contact_sheet
 from .style import BLUE, GREEN, GREY, ORANGE, PINK, style
 from .teacher import gate_distributions, teacher_architecture, teacher_outputs, transition_matrices
-from .training import image_strip, nearest_neighbours, pretraining_loss, training_curves
+from .training import image_strip, learning_rate_plans, nearest_neighbours, pretraining_loss, training_curves
 
 __all__ = [
     "BLUE",
@@ -35,6 +35,7 @@ __all__ = [
     "image_strip",
     "label_errors",
     "label_recovery",
+    "learning_rate_plans",
     "look_ahead_errors",
     "meta_losses",
     "nearest_neighbours",

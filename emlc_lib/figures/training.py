@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,9 +16,10 @@ def training_curves(epochs: pd.DataFrame, title: str = "") -> Figure:
     """Accuracy, label recovery (Figure 1: all labels solid, wrong ones dashed) and gate over epochs.
 
     Args:
-        epochs: one run's log, one row per epoch; recovery and gate are drawn where it has them.
+        epochs: one run's log, one row per epoch; recovery and gate are drawn where they are known.
     """
-    corrects, gated = "recovery_all" in epochs, "gate_right" in epochs
+    known = epochs.dropna(axis="columns", how="all")  # of real noise nobody knows the true labels
+    corrects, gated = "recovery_all" in known, "gate_right" in known
     panels = 1 + corrects + gated
     with style():
         figure, axes = plt.subplots(1, panels, figsize=(1 + 4 * panels, 3.6), squeeze=False)
@@ -55,6 +56,23 @@ def pretraining_loss(epochs: pd.DataFrame, chance: float) -> Figure:
         axis.axhline(chance, color=GREY, ls=":", label="all views alike, log(2n - 1)")
         axis.set(xlabel="epoch", ylabel="NT-Xent")
         axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend()
+    return figure
+
+
+def learning_rate_plans(plans: Mapping[str, np.ndarray], steps_per_epoch: int) -> Figure:
+    """Learning rates over a training, on a logarithmic scale; a later plan is thinner and over the earlier ones.
+
+    Args:
+        plans: up to three; by name, the learning rate at each step (T,).
+        steps_per_epoch: for the axis.
+    """
+    with style():
+        figure, axis = plt.subplots(figsize=(7, 3.2))
+        for (name, rates), colour, width in zip(plans.items(), (GREY, ORANGE, BLUE), (7, 4.5, 2), strict=False):
+            edges = np.arange(len(rates) + 1) / steps_per_epoch
+            axis.stairs(rates, edges, baseline=None, color=colour, lw=width, label=name)
+        axis.set(xlabel="epoch", ylabel="learning rate", yscale="log")
         axis.legend()
     return figure
 

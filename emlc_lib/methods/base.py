@@ -12,7 +12,7 @@ from ..batches import Batches
 from ..config import Config
 from ..execution import autocast, compiled
 from ..models import Classifier, Teacher
-from ..schedules import cosine
+from ..schedules import lr_factor
 
 
 class Method(ABC):
@@ -50,13 +50,7 @@ class Method(ABC):
 
     def schedule(self, t: int) -> float:
         """The factor of the learning rates at step t; constant between teacher updates, as Prop. 2 has it."""
-        if self.config.schedule == "none":
-            return 1.0
-        updated = t // self.period * self.period
-        if self.config.schedule == "lr_step":
-            return self.config.lr_step_factor if updated >= self.last_step(self.config.lr_step_epoch) else 1.0
-        done = updated / self.last_step(self.config.epochs)
-        return cosine(done)
+        return lr_factor(self.config, t // self.period * self.period, self.last_step)
 
     def sgd(self, network: nn.Module, lr: float, momentum: float | None = None) -> torch.optim.SGD:
         """SGD with the momentum, unless another one is given, and weight decay of the configuration (Table 4)."""
