@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .autoaugment import CIFAR_POLICY, IMAGENET_POLICY, Policy, apply_policy
+from .randomness import WHOLE, Share
 
 
 class Recipe(NamedTuple):
@@ -37,17 +38,20 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+def crop_and_flip(
+    images: Tensor, padding: int, flip: bool, generator: torch.Generator, share: Share = WHOLE
+) -> Tensor:
     """Zero-pads, crops back to size at a random place and, if ``flip``, mirrors half of the images.
 
     Args:
         images: (n, channels, h, w) uint8, on any device.
         padding: pixels on each side; offsets are uniform in 0..2 * padding.
         generator: a CPU generator, so that the choices do not depend on the device.
+        share: which samples of a batch of ``n * share.world`` the images are; each is changed as in that batch.
     """
     n, _, h, w = images.shape
-    offsets = torch.randint(2 * padding + 1, (n, 2), generator=generator)
-    mirror = torch.randint(2, (n,), generator=generator).bool() & flip
+    offsets = share.of(torch.randint(2 * padding + 1, (n * share.world, 2), generator=generator))
+    mirror = share.of(torch.randint(2, (n * share.world,), generator=generator)).bool() & flip
     columns = torch.arange(w).expand(n, w)
     columns = torch.where(mirror[:, None], w - 1 - columns, columns) + offsets[:, 1:]
     rows = torch.arange(h).expand(n, h) + offsets[:, :1]
@@ -72,24 +76,31 @@ def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def augment_noisy(images: Tensor, recipe: str | Recipe, generator: torch.Generator) -> Tensor:
+def augment_noisy(
+    images: Tensor, recipe: str | Recipe, generator: torch.Generator, share: Share = WHOLE
+) -> Tensor:
     """Table 4, noisy augmentations: random crop and horizontal flip; none for Clothing1M. uint8 in, uint8 out.
 
-    ``recipe`` is a data set's name or a recipe of one's own.
+    ``recipe`` is a data set's name or a recipe of one's own; ``share`` as in :func:`crop_and_flip`.
     """
     recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
     if not recipe.padding and not recipe.noisy_flip:
         return images
-    return crop_and_flip(images, recipe.padding, recipe.noisy_flip, generator)
+    return crop_and_flip(images, recipe.padding, recipe.noisy_flip, generator, share)
 
 
 def augment_clean(
-    images: Tensor, recipe: str | Recipe, generator: torch.Generator, *, autoaugment: bool = True
+    images: Tensor,
+    recipe: str | Recipe,
+    generator: torch.Generator,
+    share: Share = WHOLE,
+    *,
+    autoaugment: bool = True,
 ) -> Tensor:
     """Table 4, clean augmentations: random crop, horizontal flip and AutoAugment. uint8 in, uint8 out.
 
     ``autoaugment=False`` leaves the last one out, as Table 3's ablation does.
     """
     recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
-    images = crop_and_flip(images, recipe.padding, recipe.clean_flip, generator)
-    return apply_policy(images, recipe.policy, generator) if autoaugment and recipe.policy else images
+    images = crop_and_flip(images, recipe.padding, recipe.clean_flip, generator, share)
+    return apply_policy(images, recipe.policy, generator, share) if autoaugment and recipe.policy else images

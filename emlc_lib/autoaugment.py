@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
+from .randomness import WHOLE, Share
+
 Policy = tuple[tuple[tuple[str, float, int | None], ...], ...]
 
 # (operation, probability, magnitude bin of 0..9), twice per sub-policy; Table 7 of Cubuk et al.
@@ -97,21 +99,23 @@ def cifar_autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
     return apply_policy(images, CIFAR_POLICY, generator)
 
 
-def apply_policy(images: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
+def apply_policy(images: Tensor, policy: Policy, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
     """Transforms every image of a batch by a sub-policy of its own.
 
     Args:
         images: (n, 3, side, side) uint8, on any device; not changed.
         policy: sub-policies, all equally likely.
         generator: a CPU generator, so that the choices do not depend on the device.
+        share: which samples of a batch of ``n * share.world`` the images are; each is changed as in that batch.
 
     Returns:
         A tensor of the same shape, dtype and device.
     """
     n, side = len(images), images.shape[-1]
-    chosen = torch.randint(len(policy), (n,), generator=generator).tolist()
-    accept = torch.rand((n, 2), generator=generator).tolist()
-    signs = (torch.randint(2, (n, 2), generator=generator) * 2 - 1).tolist()
+    whole = n * share.world
+    chosen = share.of(torch.randint(len(policy), (whole,), generator=generator)).tolist()
+    accept = share.of(torch.rand((whole, 2), generator=generator)).tolist()
+    signs = share.of(torch.randint(2, (whole, 2), generator=generator) * 2 - 1).tolist()
     images = images.clone()
     for stage in range(2):
         groups: dict[str, tuple[list[int], list[float]]] = {}

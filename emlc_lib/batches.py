@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from .augment import augment_clean, augment_noisy, normalise
-from .config import Config
+from .config import Config, ConfigError
 from .data import ExperimentData
 from .disk_images import DiskImages
 from .execution import memory_format
-from .randomness import Stream, torch_generator
+from .processes import own_share
+from .randomness import Share, Stream, torch_generator
 from .schedules import steps_by
 
 
@@ -41,10 +42,21 @@ class Batches:
 
     Batch t is made of the t-th slice of an endless sequence of permutations of the set. Incomplete batches at
     the end of a permutation are skipped; another permutation leaves out other samples.
+
+    Where several processes train together, each gets its share of the very batches that one process would get:
+    disjoint, equal parts, with every sample's augmentation the same. Permutations are functions of the seed and of
+    the pass, so a sharded sampler's epoch is set by construction.
+
+    Args:
+        share: this process's; None takes it from the process group, if there is one.
+
+    Raises:
+        ConfigError: (when drawing) a batch cannot be divided equally among the processes.
     """
 
-    def __init__(self, config: Config, data: ExperimentData):
+    def __init__(self, config: Config, data: ExperimentData, share: Share | None = None):
         self.config, self.data = config, data
+        self.share = own_share() if share is None else share
         self._order = lru_cache(maxsize=4)(self._permutation)
 
     @property
@@ -57,18 +69,21 @@ class Batches:
         return steps_by(epoch, self.steps_per_epoch, period)
 
     def noisy(self, t: int) -> NoisyBatch:
-        """The noisy batch of step t, of size ``batch_size``."""
+        """The noisy batch of step t, of size ``batch_size``, or this process's share of it."""
         data, seed = self.data, self.config.seed
         index = self._slice(Stream.NOISY_ORDER, len(data.noisy_labels), self.config.batch_size, t)
         images = data.noisy_images[index]
         self._prefetch(data.noisy_images, Stream.NOISY_ORDER, self.config.batch_size, t + 1)
         if self.config.augment:
             generator = torch_generator(seed, Stream.NOISY_AUGMENTATION, t)
-            images = augment_noisy(images, data.recipe or self.config.dataset, generator)
+            images = augment_noisy(images, data.recipe or self.config.dataset, generator, self.share)
         return NoisyBatch(self._float(images), data.noisy_labels[index], data.true_labels[index], index)
 
     def clean(self, t: int, size: int, *, start: bool = False) -> CleanBatch:
-        """The clean batch of step t, of ``size`` samples; ``start`` takes the warm-up's own random streams."""
+        """The clean batch of step t, of ``size`` samples, or this process's share of it.
+
+        ``start`` takes the warm-up's own random streams.
+        """
         data, seed = self.data, self.config.seed
         order = Stream.START_ORDER if start else Stream.CLEAN_ORDER
         augmentation = Stream.START_AUGMENTATION if start else Stream.CLEAN_AUGMENTATION
@@ -90,13 +105,13 @@ class Batches:
         order = self._order(Stream.CLEAN_ORDER, len(labels), t // per_pass)
         first = t % per_pass * per_class
         index = torch.cat([order[labels[order] == c][first : first + per_class] for c in range(n_classes)])
-        return self._clean(index, torch_generator(self.config.seed, Stream.CLEAN_AUGMENTATION, t))
+        return self._clean(self.share.of(index), torch_generator(self.config.seed, Stream.CLEAN_AUGMENTATION, t))
 
     def _clean(self, index: Tensor, generator: torch.Generator) -> CleanBatch:
         images = self.data.clean_images[index]
         if self.config.augment:
             recipe = self.data.recipe or self.config.dataset
-            images = augment_clean(images, recipe, generator, autoaugment=self.config.autoaugment)
+            images = augment_clean(images, recipe, generator, self.share, autoaugment=self.config.autoaugment)
         return CleanBatch(self._float(images), self.data.clean_labels[index])
 
     def _prefetch(self, images: Tensor | DiskImages, stream: Stream, size: int, t: int) -> None:
@@ -109,10 +124,12 @@ class Batches:
         return images.contiguous(memory_format=memory_format(self.config.channels_last))
 
     def _slice(self, stream: Stream, n: int, size: int, t: int) -> Tensor:
+        if size % self.share.world:
+            raise ConfigError(f"processes: {self.share.world} cannot share a batch of {size} equally")
         per_pass = n // size
         order = self._order(stream, n, t // per_pass)
         first = t % per_pass * size
-        return order[first : first + size]
+        return self.share.of(order[first : first + size])
 
     def _permutation(self, stream: Stream, n: int, index: int) -> Tensor:
         order = torch.randperm(n, generator=torch_generator(self.config.seed, stream, index))

@@ -75,11 +75,16 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def read_own_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_own_checkpoint(
+    path: Path, config: dict[str, Any], processes: int = 1
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """:func:`read_checkpoint` of a run that has this configuration, which the metadata hold under ``config``.
 
+    Under ``processes`` they hold how many trained together; none is one.
+
     Raises:
-        CheckpointError: the file is damaged, or of another configuration; the message lists what differs.
+        CheckpointError: the file is damaged, or of another configuration or number of processes; the message lists
+            what differs.
     """
     tensors, metadata = read_checkpoint(path)
     saved = metadata["config"]
@@ -88,6 +93,12 @@ def read_own_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, T
         raise CheckpointError(
             f"{path} belongs to another configuration (it differs in {', '.join(differing)}); "
             "use another folder, or delete it to start over"
+        )
+    before = metadata.get("processes", 1)
+    if before != processes:
+        raise CheckpointError(
+            f"{path} was written with processes={before}, and with {processes} batch norm would see other shares; "
+            f"go on with processes={before}, or delete it to start over"
         )
     return tensors, metadata
 

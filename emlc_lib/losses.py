@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .randomness import WHOLE, Share
+
 
 def soft_cross_entropy(logits: Tensor, soft_labels: Tensor) -> Tensor:
     """Eq. 6: the mean over samples of CE(q, p), a scalar. Both arguments are (n, C)."""
@@ -22,7 +24,9 @@ def gate_loss(gate_logits: Tensor, is_clean: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(gate_logits, is_clean.to(gate_logits.dtype))
 
 
-def corrupt_half(labels: Tensor, logits: Tensor, strategy: str, generator: torch.Generator) -> Tensor:
+def corrupt_half(
+    labels: Tensor, logits: Tensor, strategy: str, generator: torch.Generator, share: Share = WHOLE
+) -> Tensor:
     """Section 3.6: corrupts the first half (rounded down) of a clean batch; batches are shuffled.
 
     Args:
@@ -32,15 +36,17 @@ def corrupt_half(labels: Tensor, logits: Tensor, strategy: str, generator: torch
             ``random`` draws uniformly from all C classes, so that a label can stay clean: the target of the
             BCE term is whether a label *is* right, not whether it was drawn; ``none`` changes nothing.
         generator: a CPU generator; used by ``random`` only.
+        share: which samples of a batch of ``n * share.world`` these are; what is corrupted is that batch's half.
 
     Returns:
         (n,) int64 labels.
     """
-    half = len(labels) // 2
+    whole_half = len(labels) * share.world // 2
+    half = len(share.of(range(whole_half)))
     if strategy == "none":
         return labels
     if strategy == "random":
-        drawn = torch.randint(logits.shape[1], (half,), generator=generator).to(labels.device)
+        drawn = share.of(torch.randint(logits.shape[1], (whole_half,), generator=generator)).to(labels.device)
     elif strategy == "adversarial":
         true = labels[:half].unsqueeze(1)
         drawn = logits[:half].scatter(1, true, -torch.inf).argmax(dim=1)

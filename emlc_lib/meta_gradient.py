@@ -193,6 +193,7 @@ def exact_vectors(
     lr: float,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
+    mean: Callable[[Params], Params] = lambda product: product,
 ) -> list[Tensor]:
     r"""What stands in the place of eta u_tau v_i for the *exact* k-step meta-gradient, oldest step first.
 
@@ -207,6 +208,7 @@ def exact_vectors(
     Args:
         student, steps, g_w, lr: as in :func:`k_step_vectors`.
         momentum, weight_decay: mu and lambda of the student's SGD (no dampening, no Nesterov).
+        mean: applied to every H_ww b; where each process has a part of every batch, their mean over processes.
     """
     a_w = g_w
     a_m = {name: torch.zeros_like(g) for name, g in g_w.items()}
@@ -223,6 +225,7 @@ def exact_vectors(
             with torch.no_grad():
                 _, (curved, v) = jvp(grad(loss, has_aux=True), (step.params,), (b,))
             vectors.append(-v)
+            curved = mean(curved)
             a_w = {name: a_w[name] + curved[name] + weight_decay * b[name] for name in a_w}
             a_m = {name: momentum * b[name] for name in b}
     return vectors[::-1]

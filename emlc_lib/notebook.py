@@ -50,17 +50,19 @@ def describe(config: Config) -> str:
     )
 
 
-def announce(config: Config, data: ExperimentData, root: str | Path | None = None) -> None:
+def announce(config: Config, data: ExperimentData, root: str | Path | None = None, processes: int = 1) -> None:
     """Prints :func:`describe` and about how long the run will take, from a few steps made and thrown away.
 
     Args:
         root: the folder of runs, where the run may lie finished.
+        processes: how many will train together; the time is that of one.
     """
     print(describe(config))
     if is_finished(config, root):
         print("finished before: its files are read back")
     else:
-        print(f"about {_duration(estimate_seconds(config, data))}", flush=True)
+        alone = f" in one process; {processes} share the work" if processes > 1 else ""
+        print(f"about {_duration(estimate_seconds(config, data))}{alone}", flush=True)
 
 
 def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None) -> None:

@@ -7,6 +7,7 @@ same seed see the same batches and augmentations.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +39,26 @@ class Stream(IntEnum):
     MLNT_LABELS = 31
     FASTEN_WEIGHTS = 32
     FOLDS = 40
+
+
+T = TypeVar("T")
+
+
+class Share(NamedTuple):
+    """What one of ``world`` processes takes of a whole batch: every ``world``-th sample from ``rank`` on.
+
+    Draws are made for the whole batch by every process, so that a sample's do not depend on who trains on it.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, whole: T) -> T:
+        """The share of a sequence, or of a tensor's rows."""
+        return whole[self.rank :: self.world]
+
+
+WHOLE = Share()
 
 
 def numpy_generator(seed: int, stream: Stream) -> np.random.Generator:

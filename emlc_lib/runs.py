@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ from .config import Config
 from .data import ExperimentData, data_root, prepare
 from .models import Classifier, Teacher, build_classifier, build_teacher, load_weights, save_weights
 from .presets import make_config
+from .processes import check_processes, from_first, launch, one_of_each_machine_first, own_share
 from .randomness import Stream, torch_generator
 from .trainer import CHECKPOINT, Trained, best_epoch, train
 
@@ -70,7 +72,12 @@ def runs_root() -> Path:
 
 
 def run(
-    config: Config, *, data: ExperimentData | None = None, root: str | Path | None = None, show: bool = True
+    config: Config,
+    *,
+    data: ExperimentData | None = None,
+    root: str | Path | None = None,
+    show: bool = True,
+    processes: int = 1,
 ) -> Run:
     """The finished run of a configuration: read back if it is there, else trained, resuming if it was begun.
 
@@ -79,20 +86,44 @@ def run(
         data: what :func:`emlc_lib.data.prepare` returned for it, if it is at hand.
         root: the folder of runs; None takes :func:`runs_root`.
         show: whether to show progress.
+        processes: how many are started on this machine to train together, each with its share of every batch and,
+            on CUDA, a GPU of its own; see :mod:`emlc_lib.processes`. Each prepares the data itself. The run that
+            is read back may have been made with another number; its provenance says with which.
+
+    Raises:
+        ConfigError: so many processes cannot train this configuration together.
+        ProcessError: one of several processes failed.
     """
+    check_processes(config, processes)
     folder = _folder(config, root)
-    if is_finished(config, root):
-        return load_run(folder)
+    finished = from_first(lambda: is_finished(config, root))
+    if processes > 1 and not finished:
+        program = ["-m", "emlc_lib.distributed", "--config", config.model_dump_json()]
+        launch([*program, "--runs", str(folder.parent.absolute())], processes, show=show)
+    elif not finished:
+        with _alone(folder, show) if own_share().rank == 0 else nullcontext():
+            if not from_first(lambda: is_finished(config, root)):
+                _train_and_store(config, data or _prepared(config), folder, show)
+    return from_first(lambda: load_run(folder))
+
+
+@contextmanager
+def _alone(folder: Path, show: bool):
+    """Of two trainings of the same run one enters; the other waits, and then finds the result.
+
+    The system releases the lock of a process that dies.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    # Of two processes at the same run one trains; the other waits and reads the result. The system releases the
-    # lock of a process that dies.
     lock = FileLock(folder / ".lock")
     if show and not _acquired(lock):
-        print(f"{config.name} is being trained by another process: waiting for it", file=sys.stderr, flush=True)
+        print(f"{folder.name} is being trained by another process: waiting for it", file=sys.stderr, flush=True)
     with lock:
-        if not is_finished(config, root):
-            _train_and_store(config, data or prepare(config), folder, show)
-    return load_run(folder)
+        yield
+
+
+def _prepared(config: Config) -> ExperimentData:
+    with one_of_each_machine_first():
+        return prepare(config)
 
 
 def _acquired(lock: FileLock) -> bool:
@@ -106,6 +137,8 @@ def _acquired(lock: FileLock) -> bool:
 
 def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: bool) -> None:
     trained = train(config, data, folder=folder, show=show)
+    if own_share().rank != 0:
+        return
     write_atomically(
         folder / "student.safetensors", lambda p: save_weights(_with(trained, trained.best_student), p)
     )
@@ -165,7 +198,7 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
     result = {
         "config": config.model_dump(),
         "name": config.name,
-        "command": command(config),
+        "command": command(config, own_share().world),
         "n_classes": data.n_classes,
         "channels": int(data.clean_images.shape[1]),
         "n_noisy": len(data.noisy_labels),
@@ -193,17 +226,17 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:
-    """Hardware and versions, without any path or host name."""
+    """Hardware, versions and the number of processes, without any path or host name."""
     names = ("emlc-lib", "torch", "torchvision", "numpy", "scikit-learn")
     hardware = {"machine": platform.machine(), "processor": _processor(), "threads": torch.get_num_threads()}
     if torch.device(device).type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(device)
     versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
-    return {"hardware": hardware, "os": sys.platform, "versions": versions}
+    return {"hardware": hardware, "processes": own_share().world, "os": sys.platform, "versions": versions}
 
 
-def command(config: Config) -> str:
-    """The papermill command that makes this run."""
+def command(config: Config, processes: int = 1) -> str:
+    """The papermill command that makes this run, with so many processes."""
     shown = ["dataset", "noise_type", "noise", "method", "k", "seed", "preset"]
     if config.noise_type in ("human", "real"):
         shown = [name for name in shown if name != "noise"]
@@ -214,6 +247,8 @@ def command(config: Config) -> str:
     changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n != "device"}
     if "epochs" in changed:
         text.append(f"-p epochs {changed.pop('epochs')}")
+    if processes > 1:
+        text.append(f"-p processes {processes}")
     if config.noise_type == "human":
         text.append(f"-p human_labels FILE.npz -p human_key {config.human_key}")
     if changed:

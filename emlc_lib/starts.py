@@ -13,6 +13,7 @@ from .config import Config
 from .execution import memory_format
 from .imagenet import load_imagenet
 from .models import Classifier, Teacher, build_classifier, build_teacher, initialise, load_weights
+from .processes import average_gradients
 from .progress import progress
 from .randomness import Stream, torch_generator
 from .schedules import warmup_cosine
@@ -86,4 +87,5 @@ def warm_up(model: Classifier, config: Config, batches: Batches, *, show: bool =
         batch = batches.clean(t, size, start=True)
         optimiser.zero_grad(set_to_none=True)
         F.cross_entropy(model(batch.x), batch.labels).backward()
+        average_gradients(model.parameters())
         optimiser.step()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from joblib import Parallel, delayed
 
 from .checkpoint import write_atomically
 from .config import K_METHODS, Config, ConfigError
+from .execution import cores
 from .presets import make_config
 from .progress import progress
 from .runs import Run, is_finished, run
@@ -57,14 +57,13 @@ def sweep(
         show: whether to show progress over the runs.
     """
     on_cuda = any(config.device.startswith("cuda") for config in configs)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = min(jobs or (1 if on_cuda else cores), len(configs))
+    jobs = min(jobs or (1 if on_cuda else cores()), len(configs))
     missing = [config for config in configs if not is_finished(config, root)]
     if jobs == 1:
         for config in progress(missing, total=len(missing), desc="runs", show=show):
             run(config, root=root, show=show)
     elif missing:
-        threads = max(1, cores // jobs)
+        threads = max(1, cores() // jobs)
         work = (delayed(_one)(config, root, threads) for config in missing)
         finished = Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
         for _ in progress(finished, total=len(missing), desc="runs", show=show):

@@ -23,6 +23,7 @@ from .disk_images import DiskImages
 from .execution import announce_compilation, matmul_precision
 from .methods import METHODS, Method
 from .metrics import correction_rates
+from .processes import average_statistics, averaged, check_processes, from_first, interleaved, own_share
 from .progress import progress
 from .starts import MakeFeatures, initial_networks
 
@@ -81,6 +82,8 @@ def train(
     the student's loss on the clean set, and means over the epoch's steps; label recovery and gate are
     measured on the batches as they are corrected for training.
 
+    In a process group (:mod:`emlc_lib.processes`) all processes call it; the first one writes.
+
     Args:
         config: everything the result depends on.
         data: from :func:`emlc_lib.data.prepare` with the same configuration.
@@ -93,13 +96,18 @@ def train(
             :func:`emlc_lib.starts.initial_networks`.
 
     Raises:
-        CheckpointError: the folder's checkpoint is damaged or of another configuration.
+        CheckpointError: the folder's checkpoint is damaged, of another configuration or number of processes.
+        ConfigError: so many processes cannot train this configuration together.
         FloatingPointError: a loss is not finite; the checkpoint of the last epoch before stays.
     """
     started = time.perf_counter()
+    share = own_share()
+    check_processes(config, share.world, local=1)
+    show = show and share.rank == 0
     batches = Batches(config, data)
     checkpoint = folder / CHECKPOINT if folder else None
-    saved = read_own_checkpoint(checkpoint, config.model_dump()) if checkpoint and checkpoint.is_file() else None
+    known = (checkpoint, config.model_dump(), share.world)
+    saved = from_first(lambda: read_own_checkpoint(*known) if checkpoint and checkpoint.is_file() else None)
     method = _build(config, batches, warm=saved is None, show=show, features=features)
     rows: list[dict[str, float]] = []
     steps = pd.DataFrame()
@@ -126,6 +134,8 @@ def train(
             log.append(method.step(t))
         if t + 1 < method.last_step(len(rows) + 1):
             continue
+        log = _joint(log, share.world)
+        average_statistics(method.networks.values())
         steps = pd.concat([steps, _table(log, first=t + 1 - len(log))], ignore_index=True)
         _check_finite(steps, len(log))
         row = {"epoch": len(rows) + 1} | _means(log) | evaluate(method, data)
@@ -133,9 +143,9 @@ def train(
         rows.append(row)
         if best_epoch(pd.DataFrame(rows)) == len(rows):
             best = {k: v.detach().cpu().clone() for k, v in method.student.state_dict().items()}
-        if checkpoint:
+        if checkpoint and share.rank == 0:
             now = seconds + time.perf_counter() - started
-            _write(checkpoint, config, method, rows, steps, best, now)
+            _write(checkpoint, config, share.world, method, rows, steps, best, now)
         bar.set_postfix_str(_summary(row), refresh=False)
         if on_epoch:
             on_epoch(row)
@@ -199,9 +209,13 @@ def evaluate(method: Method, data: ExperimentData) -> dict[str, float]:
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor | DiskImages, data: ExperimentData) -> Tensor:
-    """Logits (n, C) for uint8 images (n, channels, h, w), in the model's present mode."""
-    parts = (images[i : i + EVALUATION_BATCH] for i in range(0, len(images), EVALUATION_BATCH))
-    return torch.cat([model(normalise(part, data.mean, data.std)) for part in parts])
+    """Logits (n, C) for uint8 images (n, channels, h, w), in the model's present mode.
+
+    In a process group every process evaluates its share of the images, and all get all logits.
+    """
+    (rank, world), n = own_share(), len(images)
+    parts = (images[i : i + EVALUATION_BATCH * world : world] for i in range(rank, n, EVALUATION_BATCH * world))
+    return interleaved(torch.cat([model(normalise(part, data.mean, data.std)) for part in parts]), n)
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -227,6 +241,14 @@ def _stalled(rows: list[dict[str, float]], patience: int | None) -> bool:
     """Whether the lowest loss on the clean set is ``patience`` epochs old."""
     losses = [row["student_clean_loss"] for row in rows]
     return patience is not None and bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
+
+
+def _joint(log: list[dict[str, Tensor]], world: int) -> list[dict[str, Tensor]]:
+    """The log of the whole batches: the mean of the processes' means, the sum of their counts."""
+    if world == 1:
+        return log
+    means = averaged({(i, name): v.double() for i, entry in enumerate(log) for name, v in entry.items()})
+    return [{n: means[i, n] * (world if n == "correction" else 1) for n in e} for i, e in enumerate(log)]
 
 
 def _table(log: list[dict[str, Tensor]], first: int) -> pd.DataFrame:
@@ -270,11 +292,12 @@ def _summary(row: dict[str, float]) -> str:
     return text + (f", recovered {row['recovery_all']:.1%}" if known else "")
 
 
-def _write(path, config, method, rows, steps, best, seconds) -> None:
+def _write(path, config, world, method, rows, steps, best, seconds) -> None:
     extra = {"steps": torch.tensor(steps.to_numpy(np.float64))}
     extra |= {f"best/{name}": value for name, value in best.items()}
     metadata = {
         "config": config.model_dump(),
+        "processes": world,
         "epochs": rows,
         "step_columns": list(steps.columns),
         "seconds": seconds,

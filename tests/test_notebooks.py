@@ -77,7 +77,14 @@ def execute(tmp_path, name="03_cifar", **parameters):
 
 
 @pytest.mark.parametrize(
-    "parameters", [{}, {"k": 5, "epochs": 2}, {"method": "cross_entropy", "epochs": 2}, {"noise": 1, "epochs": 2}]
+    "parameters",
+    [
+        {},
+        {"k": 5, "epochs": 2},
+        {"method": "cross_entropy", "epochs": 2},
+        {"noise": 1, "epochs": 2},
+        {"processes": 2, "epochs": 2},
+    ],
 )
 def test_the_experiment_runs_headless_and_records_its_result(tmp_path, parameters):
     execute(tmp_path, dataset="digits", preset="smoke", figures=str(tmp_path / "figures"), **parameters)
@@ -85,6 +92,7 @@ def test_the_experiment_runs_headless_and_records_its_result(tmp_path, parameter
     result = json.loads(path.read_text())
     assert result["config"]["epochs"] == parameters.get("epochs", 25)
     assert result["config"]["dataset"] == "digits"
+    assert result["provenance"]["processes"] == parameters.get("processes", 1)
     assert 0 <= result["test_accuracy"] <= 1
     assert len(list((tmp_path / "figures").glob("*.png"))) == 1
 
@@ -96,6 +104,7 @@ def test_the_experiment_runs_headless_and_records_its_result(tmp_path, parameter
         ({"noise": 1.7}, "noise: Input should be less than or equal to 1"),
         ({"method": "emcl"}, "method: Input should be 'emlc'"),
         ({"options": {"learning_rate": 0.1}}, "learning_rate: unknown parameter"),
+        ({"processes": 3}, "batch_size: 64 cannot be shared equally by 3 processes"),
     ],
 )
 def test_a_wrong_parameter_is_an_error_before_any_work(tmp_path, parameters, message):

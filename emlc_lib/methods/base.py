@@ -12,6 +12,7 @@ from ..batches import Batches
 from ..config import Config
 from ..execution import autocast, compiled
 from ..models import Classifier, Teacher
+from ..processes import average_gradients
 from ..schedules import lr_factor
 
 
@@ -62,11 +63,13 @@ class Method(ABC):
         """Step t of the named optimiser, down the gradient of the sum of ``losses``, at the scheduled rate.
 
         Each loss is differentiated before the next is asked for, so that a generator needs the memory of one.
+        Where several processes train together, the gradient is the mean of theirs, reduced once, at the end.
         """
         optimiser = self._scheduled(name, t)
         optimiser.zero_grad(set_to_none=True)
         for loss in losses:
             loss.backward()
+        average_gradients(p for group in optimiser.param_groups for p in group["params"])
         optimiser.step()
 
     def apply(self, name: str, gradients: Iterable[Tensor], t: int) -> None:

@@ -24,6 +24,7 @@ from ..meta_gradient import (
 )
 from ..metrics import correction_counts
 from ..models import TeacherOutput
+from ..processes import averaged, own_share
 from ..randomness import Stream, torch_generator
 from ..tangent import TapedForward
 from .base import Method
@@ -103,7 +104,7 @@ class EMLC(Method):
 
         def corrupted(logits):
             generator = torch_generator(config.seed, Stream.CORRUPTION, t)
-            return corrupt_half(clean.labels, logits, config.corruption, generator)
+            return corrupt_half(clean.labels, logits, config.corruption, generator, own_share())
 
         output = self._teach(clean.x, corrupted)
         supervised = log["teacher_ce"] = F.cross_entropy(output.logits, clean.labels)
@@ -116,6 +117,7 @@ class EMLC(Method):
         steps, batches = zip(*self._pending, strict=True)
         with autocast(config.precision, config.device):
             g_w, log["meta_loss"] = clean_gradient(self.student, clean.x, clean.labels)
+        g_w = averaged(g_w)  # every v_i is along the gradient of the whole clean batch
         vectors = self._vectors(steps, g_w, config.lr * self.schedule(t))
         if config.step_order == "reversed":
             vectors = vectors[::-1]
@@ -133,9 +135,8 @@ class EMLC(Method):
     def _vectors(self, steps: tuple[InnerStep, ...], g_w: dict[str, Tensor], lr: float) -> list[Tensor]:
         config = self.config
         if config.meta_weights == "exact":
-            return exact_vectors(
-                self.student, steps, g_w, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
-            )
+            sgd = {"lr": lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+            return exact_vectors(self.student, steps, g_w, **sgd, mean=averaged)
         aware = config.meta_weights == "momentum"
         weights = lookahead_weights(
             config.k,
