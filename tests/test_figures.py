@@ -317,3 +317,18 @@ def test_gradient_error_curves():
     figure = figures.gradient_error_curves(pd.DataFrame(rows, columns=["seed", "step", "kind", "cosine", "scale"]))
     assert named(figure)
     assert len(figure.axes[0].lines) == 4
+
+
+def test_label_errors_draws_every_ranking_and_student():
+    whats = [*(f"ranking {i}" for i in range(7)), "student: emlc", "student: cross_entropy"]
+    rows = [
+        {"labels": key, "wrong_share": share, "seed": seed, "what": what, "auc": 0.8, "precision": 0.5,
+         "test_accuracy": 0.7}
+        for key, share in (("worse_label", 0.4), ("aggre_label", 0.1)) for seed in (0, 1) for what in whats
+    ]  # fmt: skip
+    figure = figures.label_errors(pd.DataFrame(rows))
+    assert named(figure)
+    assert [len(axis.containers) for axis in figure.axes] == [7, 7, 2]
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["aggre\n10 %", "worse\n40 %"]
+    with pytest.raises(ValueError, match="more than 7 rankings"):
+        figures.label_errors(pd.DataFrame([*rows, rows[0] | {"what": "one more"}]))

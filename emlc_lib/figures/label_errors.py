@@ -19,12 +19,17 @@ def label_errors(table: pd.DataFrame) -> Figure:
         table: what ``benchmarks/label_errors.py`` writes: rows whose ``what`` begins with ``student:`` have a
             ``test_accuracy``, others ``auc`` and ``precision``, all in [0, 1], by ``labels`` and ``seed``. Points
             are means, bars standard deviations over seeds; the grey line is the precision of a random order.
+
+    Raises:
+        ValueError: there are more rankings than can be told apart, seven.
     """
     shares = table.groupby("labels")["wrong_share"].mean().sort_values()
     of_students = table["what"].str.startswith("student:")
     rankings, students = table[~of_students], table[of_students]
+    if rankings["what"].nunique() > len(_COLOURS):
+        raise ValueError(f"table: has more than {len(_COLOURS)} rankings; leave some out")
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(14, 4.6))
+        figure, axes = plt.subplots(1, 3, figsize=(13, 5))
         for axis, column, name in (
             (axes[0], "auc", "AUC of the ranking"),
             (axes[1], "precision", "precision at the true number, %"),
@@ -46,9 +51,10 @@ def label_errors(table: pd.DataFrame) -> Figure:
                 for name, s in shares.items()
             ]
             axis.set_xticks(range(len(shares)), labels)
+            axis.tick_params("x", labelsize=9)
             axis.set_xlabel("labels, and how many are wrong")
-        axes[2].legend(fontsize=9)
-        figure.legend(*axes[1].get_legend_handles_labels(), fontsize=9, loc="outside lower center", ncols=2)
+        (drawn, names), (more, further) = (axis.get_legend_handles_labels() for axis in axes[1:])
+        figure.legend(drawn + more, names + further, fontsize=9, loc="outside lower center", ncols=3)
     return figure
 
 
