@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -182,12 +183,28 @@ def read_image(path: Path, parameter: str) -> Image.Image:
     Raises:
         InputError: it cannot be read, or has more than 8 bits per channel.
     """
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{parameter}: {path} cannot be read as an image ({error})") from None
+    with _opened(path, parameter) as opened:
+        image = ImageOps.exif_transpose(opened)
+        image.load()
     if image.mode.startswith(("I", "F")):
         raise InputError(f"{parameter}: {path} has more than 8 bits per channel; convert it first")
     return image
+
+
+def image_size(path: Path, parameter: str) -> tuple[int, int]:
+    """Width and height of an image file, from its header.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with _opened(path, parameter) as opened:
+        return opened.size
+
+
+@contextmanager
+def _opened(path: Path, parameter: str):
+    try:
+        with Image.open(path) as opened:
+            yield opened
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{parameter}: {path} cannot be read as an image ({error})") from None

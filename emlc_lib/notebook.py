@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython import get_ipython
@@ -14,8 +15,10 @@ from matplotlib.figure import Figure
 
 from .config import K_METHODS, Config, ConfigError, unknown_name
 from .data import REPOSITORY, ExperimentData
+from .own_folder import sheet_of
 from .runs import is_finished, provenance
 from .trainer import estimate_seconds
+from .widgets import figure_below
 
 
 def check_parameters(known: Iterable[str]) -> None:
@@ -87,6 +90,25 @@ def committed_table(name: str) -> pd.DataFrame:
         if path.is_file():
             return pd.read_csv(path)
     raise FileNotFoundError(f"{name} is neither a file nor a table in the repository's figures/")
+
+
+def page_through(table: pd.DataFrame, folder: str | Path, *, per_page: int = 12) -> ipywidgets.VBox:
+    """A widget to page through images, the most suspicious first.
+
+    Args:
+        table: rows of ``EMLCClassifier.correct_labels``, with paths relative to ``folder``.
+        per_page: how many images are shown at once.
+    """
+    ranked = table.sort_values("rank")
+    pages = -(-len(ranked) // per_page)
+
+    def draw(page):
+        rows = ranked[(page - 1) * per_page : page * per_page]
+        figure = sheet_of(rows, folder, title=f"page {page} of {pages}")
+        figure.set_dpi(70)  # the notebook's file keeps the first page
+        return figure
+
+    return figure_below(ipywidgets.BoundedIntText(1, min=1, max=pages, description="page"), draw)
 
 
 def _duration(seconds: float) -> str:

@@ -32,6 +32,7 @@ NOTEBOOKS: dict[str, dict[str, object]] = {
         "methods": ["emlc", "mlc", "mslc", "mwnet", "fasten", "cross_entropy", "clean_only"],
     },
     "09_fidelity": {**_DIGITS, "seeds": [0]},
+    "10_your_data": {"out": "{out}/corrected.csv"},
     "11_clothing1m": {"figures": "{out}/figures"},
     "12_cost": {"figures": "{out}/figures"},
 }  # fmt: skip

@@ -295,10 +295,10 @@ def test_a_contact_sheet_names_both_labels_of_every_image():
     figure = figures.contact_sheet(images, table, columns=2, title="suspicious")
     figure.canvas.draw()  # dollar signs in names are no mathematics
     assert len(figure.axes) == 4
-    assert [axis.get_title() for axis in figure.axes] == ["1. cat", "2. cat", "3. dog", ""]
-    first, second = ([t.get_text() for t in axis.texts] for axis in figure.axes[:2])
-    assert first == ["dog (90%)", "a$b.png"]
-    assert second == ["cat (80%)", "...ng/path/to/an/image.png"]
+    first, second, _, nothing = ([t.get_text() for t in axis.texts] for axis in figure.axes)
+    assert first == ["given cat", "→ dog (90%)", "1.  a$b.png"]
+    assert second == ["given cat", "kept (80%)", "2.  ...ng/path/to/an/image.png"]
+    assert nothing == []
     with pytest.raises(ValueError, match="images: 2 images for 3 rows"):
         figures.contact_sheet(images[:2], table)
 

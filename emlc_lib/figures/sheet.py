@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 
 from .style import BLUE, GREY, style
 
+# Pixels of the longer side.
+SMALL = 32
+
 
 def contact_sheet(
     images: Sequence[np.ndarray], table: pd.DataFrame, *, columns: int = 6, title: str = ""
@@ -36,20 +39,21 @@ def contact_sheet(
         for axis in axes.flat:
             axis.set_axis_off()
         for axis, image, row in zip(axes.flat, images, table.itertuples(), strict=False):
-            axis.imshow(image, cmap="gray" if image.ndim == 2 else None, vmin=0, vmax=255)
+            # Squares of a few pixels are hard to recognise.
+            smooth = "bicubic" if max(image.shape[:2]) < SMALL else None
+            axis.imshow(image, cmap="gray" if image.ndim == 2 else None, vmin=0, vmax=255, interpolation=smooth)
             changed = row.given_label != row.corrected_label
-            verdict = f"{_short(row.corrected_label)} ({row.probability:.0%})"
-            axis.set_title(f"{row.rank}. {_short(row.given_label)}", fontsize=9, pad=3, parse_math=False)
+            verdict = f"\N{RIGHTWARDS ARROW} {_short(row.corrected_label)}" if changed else "kept"
+            at = dict(transform=axis.transAxes, ha="center", parse_math=False)
+            axis.text(0.5, 1.13, f"given {_short(row.given_label)}", va="bottom", fontsize=9, **at)
             axis.text(
-                0.5, -0.04, verdict, transform=axis.transAxes, ha="center", va="top", fontsize=9,
-                color=BLUE if changed else GREY, weight="bold" if changed else "normal", parse_math=False,
+                0.5, 1.015, f"{verdict} ({row.probability:.0%})", va="bottom", fontsize=9,
+                color=BLUE if changed else GREY, weight="bold" if changed else "normal", **at,
             )  # fmt: skip
-            if "path" in table:
-                axis.text(
-                    0.5, -0.17, _short(row.path, 26), transform=axis.transAxes, ha="center", va="top", fontsize=6,
-                    color=GREY, parse_math=False,
-                )  # fmt: skip
-        note = "above: rank and given label; below: corrected label and its probability"
+            name = f"{row.rank}.  {_short(row.path, 26)}" if "path" in table else f"{row.rank}."
+            axis.text(0.5, -0.03, name, va="top", fontsize=7, color=GREY, **at)
+        note = "above: given and corrected label, its probability; below: rank of suspicion"
+        figure.get_layout_engine().set(h_pad=0.08)
         figure.suptitle("\n".join(filter(None, [title, note])), fontsize=10)
     return figure
 

@@ -1,0 +1,165 @@
+"""From a folder to a corrected CSV file: the example, the report, outputs that lose nothing, 10_your_data."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+from PIL import Image
+
+from emlc_lib.example_images import write_example
+from emlc_lib.images import InputError, read_labels
+from emlc_lib.notebook import page_through
+from emlc_lib.own_folder import check_count, check_outputs, count_classes, describe_sets, own_files, read_given
+
+NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "10_your_data.ipynb"
+
+
+@pytest.fixture
+def example(tmp_path):
+    return write_example(tmp_path, images=200)
+
+
+class TestExample:
+    def test_it_is_a_folder_per_class_with_the_noise_and_the_verified_files_that_were_asked_for(self, example):
+        given, verified = read_given(example.images), read_labels(example.verified, example.images)
+        assert (len(given), len(verified)) == (300, 100)
+        assert sorted(example.truth.index) == given.names
+        assert list(verified.labels) == list(example.truth[verified.names])
+        assert np.unique(verified.labels, return_counts=True)[1].tolist() == [10] * 10
+        wrong = (given.labels != example.truth[given.names]).mean()
+        assert abs(wrong - 0.27) < 0.08  # three standard deviations of a share of 300
+        assert given.pixels(8, 1).shape == (300, 1, 8, 8)
+
+    def test_the_seed_decides(self, example, tmp_path):
+        again, other = (write_example(tmp_path / str(seed), images=200, seed=seed) for seed in (0, 1))
+        pd.testing.assert_series_equal(again.truth, example.truth)
+        assert list(other.truth.index) != list(example.truth.index)
+        first = example.truth.index[0]
+        assert (again.images / first).read_bytes() == (example.images / first).read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six images of cats and dogs, one of other size; three verified, one of them against its folder."""
+    for name, size in (("cat/a", 4), ("cat/b", 4), ("cat/c", 4), ("dog/a", 4), ("dog/b", 4), ("dog/c", 6)):
+        path = tmp_path / "photos" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (size, 4)).save(path)
+    (tmp_path / "checked.csv").write_text("path,label\ncat/a.png,dog\ncat/b.png,cat\ndog/a.png,dog\n")
+    return tmp_path / "photos"
+
+
+class TestReport:
+    def test_counts(self, folder):
+        verified = read_labels(folder.parent / "checked.csv", folder)
+        counts = count_classes(read_given(folder), verified)
+        assert counts.to_dict("index") == {
+            "cat": {"images": 3, "verified": 2, "wrong": 1, "checked_as": 1},
+            "dog": {"images": 3, "verified": 1, "wrong": 0, "checked_as": 2},
+            "(all)": {"images": 6, "verified": 3, "wrong": 1, "checked_as": 3},
+        }
+
+    def test_sentences(self, folder):
+        verified = read_labels(folder.parent / "checked.csv", folder)
+        assert describe_sets(read_given(folder), verified).splitlines() == [
+            "6 images of 2 classes, 2 sizes, 5 are 4 x 4 pixels; 3 are verified",
+            # Wilson's interval for 1 of 3, by hand: (x + z^2/2 -+ z sqrt(x (n - x) / n + z^2/4)) / (n + z^2)
+            "of 3 verified images with a given label 1 were given a wrong one: 33% (6% to 79%)",
+            "fewer than 10 images are verified of: cat, dog; more are better",
+        ]
+
+    def test_a_file_that_is_no_image_is_named(self, folder):
+        (folder / "dog" / "c.png").write_text("no image")
+        verified = read_labels(folder.parent / "checked.csv", folder)
+        with pytest.raises(InputError, match=r"^images: .*c.png cannot be read as an image"):
+            describe_sets(read_given(folder), verified)
+
+
+class TestFiles:
+    def test_a_users_files(self, folder, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        files = own_files(images="photos", clean="checked.csv")
+        assert files == (Path("photos"), Path("checked.csv"), None, Path("corrected.csv"),
+                         Path("suspicious.png"), None, None)  # fmt: skip
+        assert own_files(images="photos", clean="checked.csv", out="photos/o.csv").sheet == Path(
+            "photos/suspicious.png"
+        )
+
+    @pytest.mark.parametrize(
+        ("message", "changes"),
+        [
+            ("clean: is missing", {"clean": ""}),
+            ("images: is missing", {"images": ""}),
+            ("labels: is for images of your own", {"images": "", "clean": "", "labels": "checked.csv"}),
+            ("out: checked.csv is another argument's file", {"out": "checked.csv"}),
+            ("sheet: sheet.doc must end in", {"sheet": "sheet.doc"}),
+            ("save: nowhere/e is no file in an existing folder", {"save": "nowhere/e"}),
+        ],
+    )
+    def test_what_cannot_be(self, folder, monkeypatch, message, changes):
+        monkeypatch.chdir(folder.parent)
+        with pytest.raises(InputError, match=f"^{message}"):
+            own_files(**({"images": "photos", "clean": "checked.csv"} | changes))
+
+    def test_two_outputs_are_two_files_and_counts_are_positive(self, tmp_path):
+        with pytest.raises(InputError, match=r"^b: .* another argument's"):
+            check_outputs({"a": tmp_path / "x.csv", "b": tmp_path / "." / "x.csv"}, [])
+        with pytest.raises(InputError, match=r"^suspicious: must be at least 1 \(got 0\)"):
+            check_count("suspicious", 0)
+
+
+def test_the_widget_pages_through_images_from_the_most_suspicious_on(folder, monkeypatch):
+    titles, paths = [], []
+
+    def sheet_of(rows, where, *, title):
+        assert where == folder
+        titles.append(title)
+        paths.append(list(rows["path"]))
+        return plt.figure(figsize=(1, 1))
+
+    monkeypatch.setattr("emlc_lib.notebook.sheet_of", sheet_of)
+    names = read_given(folder).names
+    page, picture = page_through(
+        pd.DataFrame({"path": names, "rank": range(6, 0, -1)}), folder, per_page=4
+    ).children
+    page.value = 2
+    page.value = 9  # there is none
+    assert titles == ["page 1 of 2", "page 2 of 2"]
+    assert paths == [names[:1:-1], names[1::-1]]
+    assert bytes(picture.value).startswith(b"\x89PNG")
+
+
+def test_the_notebook_on_a_users_folder_as_the_readme_calls_it(example, tmp_path):
+    parameters = {
+        "images": "images",
+        "clean": "verified.csv",
+        "out": "corrected.csv",
+        "image_size": 8,
+        "epochs": 1,
+    }
+    arguments = [part for name, value in parameters.items() for part in ("-p", name, str(value))]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", str(NOTEBOOK), "out.ipynb", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = pd.read_csv(tmp_path / "corrected.csv", dtype=str)
+    assert sorted(table["path"]) == sorted(example.truth.index)
+    assert (table["verified"] == "True").sum() == 100
+    with Image.open(tmp_path / "suspicious.png") as sheet:
+        assert min(sheet.size) > 500
+
+
+def test_a_mistake_stops_the_notebook_before_it_reads_an_image(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError) as raised:
+        papermill.execute_notebook(
+            NOTEBOOK, tmp_path / "out.ipynb", {"images": "photos"}, cwd=tmp_path, progress_bar=False
+        )
+    assert (raised.value.ename, raised.value.evalue[:17]) == ("InputError", "clean: is missing")
+    assert not (tmp_path / "corrected.csv").exists()
