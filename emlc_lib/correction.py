@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .augment import normalise
 from .backbones import Constants
-from .models import Teacher
+from .models import Classifier, Teacher
 from .own_data import Scale, on_device
-from .trainer import EVALUATION_BATCH
+from .trainer import EVALUATION_BATCH, predict
 
 
 @torch.no_grad()
@@ -38,22 +38,29 @@ def soft_labels(teacher: Teacher, pixels: Tensor, given: Tensor, scale: Scale) -
 
 
 def corrections(
-    teacher: Teacher, pixels: Tensor, given: Tensor, constants: Constants, device: str
+    student: Classifier, teacher: Teacher, pixels: Tensor, given: Tensor, constants: Constants, device: str
 ) -> dict[str, Tensor]:
-    """What the teacher, in evaluation mode, makes of given labels.
+    """What trained networks, in evaluation mode, make of given labels: the teacher corrects, both rank.
+
+    The rank is not that of the corrected probability, which holds the gate: on human labels the mean of what
+    student and teacher give to the label finds more of the wrong ones (``10_your_data``).
 
     Args:
-        teacher: on ``device``.
+        student, teacher: on ``device``.
         pixels: (n, channels, h, h) uint8. given: (n,) int64.
         constants: mean and standard deviation by which images are standardised.
 
     Returns:
         By name, (n,) on the CPU: ``given`` and ``corrected`` class, its ``probability``, the ``gate``, and the
-        ``rank`` of suspicion from 1: the order of the corrected probability of the given label, least first.
+        ``rank`` of suspicion from 1: the order of the mean of the student's and the teacher's own probabilities of
+        the given label, least first.
     """
-    soft, gate, _ = soft_labels(teacher, pixels, given, on_device(constants, device))
+    scale = on_device(constants, device)
+    soft, gate, by_teacher = soft_labels(teacher, pixels, given, scale)
+    parts = [predict(student, part.to(device), scale).cpu() for part in pixels.split(EVALUATION_BATCH)]
+    by_both = torch.cat(parts).double().softmax(1) + by_teacher
     probability, corrected = soft.max(1)
-    order = soft.gather(1, given[:, None])[:, 0].argsort(stable=True)
+    order = by_both.gather(1, given[:, None])[:, 0].argsort(stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(1, len(order) + 1)
     return {"given": given, "corrected": corrected, "probability": probability, "gate": gate, "rank": rank}

@@ -181,7 +181,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[best]
 
     def correct_labels(self, noisy: Any = None) -> pd.DataFrame:
-        """What the teacher makes of given labels.
+        """What the networks make of given labels: the teacher corrects them, both rank them.
 
         Args:
             noisy: images with labels in any form that :meth:`fit` takes; None takes the noisy set of :meth:`fit`.
@@ -195,7 +195,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
             * ``probability``: its probability, in [0, 1];
             * ``gate``: w, the weight of the given label, in (0, 1); Appendix D reads it as the probability that
               the given label is right;
-            * ``rank``: from 1, the most suspicious given label, i.e. the one with the least corrected probability.
+            * ``rank``: from 1, the most suspicious given label, i.e. the one to which student and teacher, without
+              the gate, give the least probability on average.
 
         Raises:
             InputError: the images cannot be used, or a label is none of the classes.
@@ -273,9 +274,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         self.student_, self.teacher_ = student.eval(), teacher.eval()
 
     def _correct(self, pixels: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
-        return corrections(
-            self.teacher_, pixels, codes(labels, self.classes_), self._constants, self.config_.device
-        )
+        given, device = codes(labels, self.classes_), self.config_.device
+        return corrections(self.student_, self.teacher_, pixels, given, self._constants, device)
 
 
 def _empty(model: str, channels: int, n_classes: int) -> tuple[Classifier, Teacher]:

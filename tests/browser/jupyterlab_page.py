@@ -150,9 +150,10 @@ class NotebookPage:
         self.wait(30, "a cell that runs or has run", lambda: set(self.prompts()) != {"[ ]:"})
         self.wait(seconds, "the end of the last cell", lambda: "[*]:" not in self.prompts())
 
-    def move_slider(self) -> None:
-        """Moves the first slider by one step up, with the keyboard."""
-        self.find(".jupyter-widgets .noUi-handle")[0].send_keys(Keys.ARROW_RIGHT)
+    def step_up(self) -> None:
+        """Moves the first slider or number by one step up, with the keyboard."""
+        control = self.find(".jupyter-widgets .noUi-handle, .jupyter-widgets input[type=number]")[0]
+        control.send_keys(Keys.ARROW_UP, Keys.TAB)
 
     def widget_image(self) -> str:
         """The address of the picture in the first widget that has one; empty without."""

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("selenium")
 from jupyterlab_page import CHROMEDRIVER, CHROMIUM, NotebookPage, chromium, jupyterlab
 
-NOTEBOOKS = ("02_teacher", "01_meta_gradient")
+NOTEBOOKS = ("02_teacher", "10_your_data")
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 600  # for all cells of a notebook
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -94,12 +94,12 @@ def test_figures_and_tables_appear_when_opened_and_when_run(visited):
         assert seen(cells, "tables") == stored_tables(visited.stored)
 
 
-def test_widgets_appear_and_follow_the_slider(visited):
+def test_widgets_appear_and_follow_their_control(visited):
     assert seen(visited.ran, "widgets") == stored_counts(visited.stored, WIDGET)
     before = visited.page.widget_image()
     assert bool(before) == (sum(seen(visited.ran, "widgets")) > 0)
     if before:
-        visited.page.move_slider()
+        visited.page.step_up()
         assert visited.page.wait(30, "another picture", lambda: visited.page.widget_image() not in ("", before))
 
 
