@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from .config import Config, ConfigError
 from .data import NORMALISATION
-from .models import build_features, load_weights
+from .models import Classifier, Teacher, build_features, build_teacher, load_weights
+from .randomness import Stream, torch_generator
 from .simclr import make_pretrain_config, pretrain
 from .start_weights import check_start_weights, start_weights_file
-from .starts import MakeFeatures
+from .starts import MakeFeatures, with_head
 from .views import ViewRecipe
 
 OWN = ("small_cnn", "resnet_narrow", "resnet34", "resnet50")
@@ -91,6 +92,13 @@ def empty_features(model: str, channels: int) -> tuple[nn.Module, int]:
     return build_features(model, channels, torch.Generator())
 
 
+def empty_networks(model: str, channels: int, n_classes: int) -> tuple[Classifier, Teacher]:
+    """A student and a teacher on the CPU whose weights are yet to be loaded."""
+    generator = torch_generator(0, Stream.STUDENT_WEIGHTS)
+    one, two = (with_head(*empty_features(model, channels), n_classes, generator) for _ in range(2))
+    return one, build_teacher(two, generator)
+
+
 def starting_features(
     model: str,
     start: str,
@@ -101,6 +109,7 @@ def starting_features(
     flip: bool,
     epochs: int,
     show: bool,
+    folder: Path | None = None,
 ) -> MakeFeatures | None:
     """What makes the initial feature extractors; None for random ones, which the trainer makes itself.
 
@@ -111,6 +120,7 @@ def starting_features(
         constants: from :func:`constants_for`.
         flip, epochs: of the pretraining.
         show: whether to show progress.
+        folder: of a pretraining's checkpoint; None keeps none.
 
     Raises:
         ConfigError: published weights could not be downloaded.
@@ -118,7 +128,7 @@ def starting_features(
     if start == "random":
         return None
     if start == "pretrain":
-        features = _pretrained(model, config, images, constants, flip, epochs, show)
+        features = _pretrained(model, config, images, constants, flip, epochs, show, folder)
         _, dim = empty_features(model, images.shape[1])
     elif start == "published":
         features, dim = _published(model.removeprefix(PREFIX), show)
@@ -128,7 +138,7 @@ def starting_features(
     return lambda: (copy.deepcopy(features), dim)
 
 
-def _pretrained(model, config, images, constants, flip, epochs, show) -> nn.Module:
+def _pretrained(model, config, images, constants, flip, epochs, show, folder) -> nn.Module:
     size = images.shape[-1]
     on_cuda = config.device.startswith("cuda")
     own = make_pretrain_config(
@@ -138,7 +148,8 @@ def _pretrained(model, config, images, constants, flip, epochs, show) -> nn.Modu
     colour = images.shape[1] == 3
     # Small crops of very small images show nothing.
     recipe = ViewRecipe(0.2 if size >= 24 else 0.6, flip, 0.4, 0.1 * colour, 0.2 * colour)
-    return pretrain(own, images, show=show, constants=constants, recipe=recipe).features.cpu()
+    pretrained = pretrain(own, images, folder=folder, show=show, constants=constants, recipe=recipe)
+    return pretrained.features.cpu()
 
 
 def _published(name: str, show: bool) -> tuple[nn.Module, int]:

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from .augment import Recipe
 from .autoaugment import CIFAR_POLICY
-from .backbones import channels_for, constants_for, empty_features, starting_features
+from .backbones import channels_for, constants_for, empty_networks, starting_features
 from .checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
 from .config import ConfigError
 from .correction import correction_frame, corrections
-from .models import Classifier, Teacher, build_teacher
+from .own_checkpoint import claim
+from .own_checks import warn_of_copies, warn_of_no_correction
 from .own_data import check_labels, codes, experiment_data, on_device, pair
 from .presets import make_config
-from .randomness import Stream, torch_generator
 from .settings import settle
 from .sources import as_images
-from .starts import placed, with_head
+from .starts import placed
 from .trainer import EVALUATION_BATCH, predict, train
 
 FORMAT = "emlc_lib.EMLCClassifier 1"
@@ -59,6 +59,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         autoaugment: whether the clean batches are augmented with CIFAR's AutoAugment policy (colour images only).
         seed: of every random choice; the same seed on the same machine gives the same bits on a CPU.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        checkpoint: a folder, rewritten after every epoch, from which an interrupted ``fit`` goes on, on a CPU
+            to the same bits; None keeps none.
         options: further parameters of :class:`emlc_lib.Config`, by name.
         verbose: whether to show progress on stderr.
 
@@ -93,6 +95,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         autoaugment=False,
         seed=0,
         device="auto",
+        checkpoint=None,
         options=None,
         verbose=False,
     ):
@@ -113,6 +116,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         self.autoaugment = autoaugment
         self.seed = seed
         self.device = device
+        self.checkpoint = checkpoint
         self.options = options
         self.verbose = verbose
 
@@ -124,12 +128,15 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
                 subfolder per class, or :class:`emlc_lib.images.Images`; see :func:`emlc_lib.sources.as_images`.
             clean: the same, with verified labels, at least one of every class. If the noisy images are files, also
                 the path of a CSV file of path,label. Files that are in both sets are taken out of the noisy one;
-                arrays must be disjoint already.
+                for other equal images there is one UserWarning, and they stay.
+
+        Another UserWarning tells if no label was corrected, or all gates stayed near one half.
 
         Raises:
             ConfigError: a parameter of the constructor has a value that is not allowed.
             InputError: the images or labels cannot be used. Like ConfigError a ValueError, which begins with the
                 parameter's name.
+            CheckpointError: the checkpoint is damaged, or of other images, labels or parameters.
             FloatingPointError: a loss is not finite.
         """
         sets = pair(noisy, clean, self.classes)
@@ -139,15 +146,20 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
             raise ConfigError("autoaugment: is for colour images")
 
         pixels = [images.pixels(size, channels, show=self.verbose) for images in (sets.noisy, sets.clean)]
+        warn_of_copies(sets, *pixels)
         constants = constants_for(model, start, pixels[0])
         flip, policy = bool(self.flip), CIFAR_POLICY if self.autoaugment else None
         recipe = Recipe(max(1, size // 8), flip, flip, policy)
         data = experiment_data(sets, *pixels, constants=constants, recipe=recipe, device=config.device)
-        features = starting_features(
-            model, start, config, torch.cat(pixels) if start == "pretrain" else pixels[0],
-            constants=constants, flip=flip, epochs=self.pretrain_epochs, show=self.verbose,
+        folder = claim(
+            self.checkpoint, config, data, feature_extractor=model, first_weights=start, flip=flip,
+            pretrain_epochs=self.pretrain_epochs,
         )  # fmt: skip
-        trained = train(config, data, show=self.verbose, patience=self.patience, features=features)
+        features = starting_features(
+            model, start, config, torch.cat(pixels) if start == "pretrain" else pixels[0], constants=constants,
+            flip=flip, epochs=self.pretrain_epochs, show=self.verbose, folder=folder and folder / "pretrain",
+        )  # fmt: skip
+        trained = train(config, data, folder=folder, show=self.verbose, patience=self.patience, features=features)
 
         student, teacher = trained.method.student, trained.method.teacher
         student.load_state_dict(trained.best_student)
@@ -156,6 +168,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         self.best_epoch_ = trained.best_epoch
         self._names = sets.noisy.names
         self._correction = self._correct(pixels[0], sets.noisy.labels)
+        warn_of_no_correction(self._correction)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -215,6 +228,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         params = self.get_params()
         params |= {"classes": None if self.classes is None else self.classes_.tolist(), "start": str(self.start)}
+        params |= {"checkpoint": self.checkpoint and str(self.checkpoint)}
         metadata = {
             "format": FORMAT,
             "params": params,
@@ -253,7 +267,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         values = {name: value for name, value in saved["config"].items() if name not in ("device", "n_noisy")}
         config = make_config(device=self.device, n_noisy="all", **values)
         classes = np.array(saved["classes"], dtype=saved["classes_type"])
-        networks = _empty(saved["model"], saved["channels"], len(classes))
+        networks = empty_networks(saved["model"], saved["channels"], len(classes))
         restore(tensors, dict(zip(("student", "teacher"), networks, strict=True)), {})
         student, teacher = (placed(network, config) for network in networks)
         size, channels = saved["image_size"], saved["channels"]
@@ -276,13 +290,6 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
     def _correct(self, pixels: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
         given, device = codes(labels, self.classes_), self.config_.device
         return corrections(self.student_, self.teacher_, pixels, given, self._constants, device)
-
-
-def _empty(model: str, channels: int, n_classes: int) -> tuple[Classifier, Teacher]:
-    """Networks whose weights are yet to be loaded."""
-    generator = torch_generator(0, Stream.STUDENT_WEIGHTS)
-    one, two = (with_head(*empty_features(model, channels), n_classes, generator) for _ in range(2))
-    return one, build_teacher(two, generator)
 
 
 def _history(epochs: pd.DataFrame) -> pd.DataFrame:

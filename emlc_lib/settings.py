@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .backbones import PREFIX, check_backbone
@@ -61,6 +62,9 @@ def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
         value = params[name]
         if not (isinstance(value, int) and value >= 1) and (name, value) != ("patience", None):
             raise ConfigError(f"{name}: must be a positive integer (got {value!r})")
+    folder = params["checkpoint"]
+    if folder is not None and (not isinstance(folder, str | Path) or Path(folder).is_file()):
+        raise ConfigError(f"checkpoint: must be None or a folder (got {folder!r})")
     same = ("start_steps", "seed", "lr", "teacher_lr", "k", "device", "autoaugment")
     given = {
         "epochs": 1 if params["epochs"] is None else params["epochs"],

@@ -9,6 +9,9 @@ from emlc_lib import ConfigError, EMLCClassifier
 from emlc_lib.backbones import IMAGENET, PREFIX, TORCHVISION, empty_features
 from emlc_lib.data import NORMALISATION
 
+# Trainings of one step correct nothing, and say so.
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in ("no label was changed", "the gate stayed")]
+
 TINY = {"epochs": 1, "start_steps": 1, "batch_size": 8, "clean_batch_size": 4}
 
 

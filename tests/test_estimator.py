@@ -1,5 +1,8 @@
 """The estimator repairs labels, ranks suspicion, comes back from its file to the same bits, refuses bad input."""
 
+import pickle
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +14,14 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import estimator_checks
 from torch.utils.data import TensorDataset
 
-from emlc_lib import ConfigError, EMLCClassifier
+from emlc_lib import ConfigError, EMLCClassifier, trainer
 from emlc_lib.checkpoint import CheckpointError
 from emlc_lib.images import InputError
+from emlc_lib.methods.emlc import EMLC
+from emlc_lib.own_checks import warn_of_no_correction
+
+# Trainings of a few steps correct nothing, and say so.
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in ("no label was changed", "the gate stayed")]
 
 NAMES = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
 TINY = {"epochs": 2, "start_steps": 2, "batch_size": 16, "clean_batch_size": 8}
@@ -56,6 +64,9 @@ def small(n=32, *, size=8, classes=2, seed=0, channels=()):
     return rng.integers(0, 256, (n, size, size, *channels), dtype=np.uint8), np.arange(n) % classes
 
 
+GOOD, CLEAN = small(), small(8, seed=1)
+
+
 class TestDigits:
     def test_most_wrong_labels_are_repaired_and_few_right_ones_spoilt(self, digits, fitted):
         corrected = fitted.correct_labels()["corrected_label"].to_numpy()
@@ -74,6 +85,13 @@ class TestDigits:
         assert table["probability"].between(0.1, 1).all()
         assert table["gate"].between(0, 1).all()
         pd.testing.assert_frame_equal(table, fitted.correct_labels(digits.noisy))
+
+    def test_several_look_ahead_steps_repair_labels_too(self, digits):
+        estimator = EMLCClassifier(k=3, epochs=24, start_steps=100).fit(digits.noisy, digits.clean)
+        corrected = estimator.correct_labels()["corrected_label"].to_numpy()
+        assert (corrected == digits.true)[digits.wrong].mean() > 0.8
+        assert (corrected != digits.true)[~digits.wrong].mean() < 0.1
+        assert estimator.config_.k == 3
 
     def test_predictions(self, digits, fitted):
         images, true = digits.test
@@ -110,6 +128,107 @@ class TestDigits:
         assert not np.array_equal(first.predict_proba(x), other.predict_proba(x))
 
 
+class Stopped(Exception):
+    pass
+
+
+class TestCheckpoint:
+    @pytest.fixture
+    def stop_after(self, monkeypatch):
+        """Makes trainings stop once so many of their checkpoints are written; 0 lets them go on."""
+        write = trainer.save_checkpoint
+
+        def stop_after(epochs):
+            written = []
+
+            def then_stop(*arguments):
+                write(*arguments)
+                written.append(arguments)
+                if len(written) == epochs:
+                    raise Stopped
+
+            monkeypatch.setattr(trainer, "save_checkpoint", then_stop)
+
+        return stop_after
+
+    @pytest.mark.parametrize("start", ["random", "pretrain"])
+    def test_an_interrupted_fit_goes_on_to_the_same_bits(self, start, stop_after, monkeypatch, tmp_path):
+        params = TINY | {"epochs": 3, "start": start, "pretrain_epochs": 1, "k": 2}
+        whole = EMLCClassifier(**params).fit(GOOD, CLEAN)
+        stop_after(2)
+        with pytest.raises(Stopped):
+            EMLCClassifier(**params, checkpoint=tmp_path / "c").fit(GOOD, CLEAN)
+        stop_after(0)
+        steps = []
+        step = EMLC.step
+        monkeypatch.setattr(EMLC, "step", lambda self, t: steps.append(t) or step(self, t))
+        resumed = EMLCClassifier(**params, checkpoint=tmp_path / "c").fit(GOOD, CLEAN)
+        assert steps == [4, 5]  # of the third epoch alone
+        assert np.array_equal(resumed.predict_proba(GOOD[0]), whole.predict_proba(GOOD[0]))
+        pd.testing.assert_frame_equal(resumed.correct_labels(), whole.correct_labels())
+        pd.testing.assert_frame_equal(resumed.history_, whole.history_)
+        again = EMLCClassifier(**params, checkpoint=tmp_path / "c", patience=9).fit(GOOD, CLEAN)
+        assert len(steps) == 2  # nothing is left to do, and patience changes no finished epoch
+        assert np.array_equal(again.predict_proba(GOOD[0]), whole.predict_proba(GOOD[0]))
+        resumed.save(tmp_path / "e")
+        assert EMLCClassifier.load(tmp_path / "e").checkpoint == str(tmp_path / "c")
+
+    @pytest.mark.parametrize(
+        ("message", "params", "noisy", "clean"),
+        [
+            ("differs in lr", {"lr": 0.03}, GOOD, CLEAN),
+            ("differs in flip", {"flip": True}, GOOD, CLEAN),
+            ("differs in noisy labels", {}, (GOOD[0], 1 - GOOD[1]), CLEAN),
+            ("differs in clean images", {}, GOOD, (255 - CLEAN[0], CLEAN[1])),
+            (
+                "differs in noisy labels, clean labels, classes",
+                {},
+                (GOOD[0], 6 - GOOD[1]),
+                (CLEAN[0], 6 - CLEAN[1]),
+            ),
+        ],
+    )
+    def test_a_folder_of_another_fit_is_one_error(self, tmp_path, message, params, noisy, clean):
+        EMLCClassifier(**TINY, checkpoint=tmp_path).fit(GOOD, CLEAN)
+        with pytest.raises(CheckpointError, match=f"^checkpoint: .* belongs to another fit .*{message}"):
+            EMLCClassifier(**TINY | params, checkpoint=tmp_path).fit(noisy, clean)
+
+    def test_checkpoints_without_their_identity_and_damaged_ones(self, tmp_path):
+        EMLCClassifier(**TINY, checkpoint=tmp_path).fit(GOOD, CLEAN)
+        (tmp_path / "fit.json").write_text("{")
+        with pytest.raises(CheckpointError, match=r"^checkpoint: .*fit.json cannot be read"):
+            EMLCClassifier(**TINY, checkpoint=tmp_path).fit(GOOD, CLEAN)
+        (tmp_path / "fit.json").unlink()
+        with pytest.raises(CheckpointError, match=r"^checkpoint: .* of another kind of training"):
+            EMLCClassifier(**TINY, checkpoint=tmp_path).fit(GOOD, CLEAN)
+
+
+class TestWarnings:
+    def test_gates_that_stay_near_one_half(self):
+        with pytest.warns(UserWarning, match=r"^the gate stayed near one half for 100% .*more epochs"):
+            EMLCClassifier(**TINY | {"teacher_lr": 1e-9}).fit(GOOD, CLEAN)
+
+    @pytest.mark.parametrize(("corrected", "warned"), [([0, 1], 1), ([1, 1], 0)])
+    def test_no_changed_label(self, corrected, warned):
+        correction = {"gate": torch.tensor([0.9, 0.1]), "given": torch.tensor([0, 1])}
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            warn_of_no_correction(correction | {"corrected": torch.tensor(corrected)})
+        assert [str(w.message)[:20] for w in caught] == ["no label was changed"] * warned
+
+    def test_a_training_that_corrects_is_silent(self, digits):
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            EMLCClassifier(epochs=6, start_steps=100).fit(digits.noisy, digits.clean)
+        assert caught == []
+
+    def test_images_of_both_sets_are_counted_and_stay(self):
+        noisy = np.concatenate([CLEAN[0][2:4], GOOD[0]]), np.concatenate([CLEAN[1][2:4], GOOD[1]])
+        with pytest.warns(
+            UserWarning, match=r"^noisy: images that are in the clean set, too: 2 \(first 0, there 2\)"
+        ):
+            estimator = EMLCClassifier(**TINY).fit(noisy, CLEAN)
+        assert list(estimator.correct_labels()["index"]) == list(range(34))
+
+
 class TestSources:
     def test_arrays_tensors_and_data_sets_are_the_same_to_it(self):
         (x, y), clean = small(), small(8, seed=1)
@@ -127,12 +246,12 @@ class TestSources:
         assert (grey.image_size_, grey.channels_) == (8, 1)
 
     def test_images_of_other_sizes_and_colours_are_converted(self):
-        estimator = EMLCClassifier(**TINY).fit(small(channels=(3,)), small(8, size=12))
+        estimator = EMLCClassifier(**TINY).fit(small(channels=(3,)), small(8, size=12, seed=1))
         assert (estimator.image_size_, estimator.channels_) == (32, 3)
         assert estimator.predict_proba(small(5, size=10)[0]).shape == (5, 2)
 
     def test_integer_labels_come_back_as_integers(self, tmp_path):
-        (x, y), (clean, verified) = small(), small(8)
+        (x, y), (clean, verified) = small(), small(8, seed=1)
         estimator = EMLCClassifier(**TINY).fit((x, 3 - 2 * y), (clean, 3 - 2 * verified))
         assert list(estimator.classes_) == [1, 3]
         estimator.save(tmp_path / "e.safetensors")
@@ -140,7 +259,7 @@ class TestSources:
         assert back.predict(x).dtype == estimator.predict(x).dtype == y.dtype
 
     def test_tiny_sets_get_smaller_batches_and_more_epochs(self):
-        estimator = EMLCClassifier(start_steps=1, patience=1, lr=1e-6).fit(small(6), small(4))
+        estimator = EMLCClassifier(start_steps=1, patience=1, lr=1e-6).fit(small(6), small(4, seed=1))
         assert (estimator.config_.batch_size, estimator.config_.clean_batch_size) == (6, 4)
         assert estimator.config_.epochs == 600
 
@@ -153,10 +272,9 @@ class TestStopping:
         assert losses.argmin() == len(losses) - 3
 
     def test_without_patience_it_runs_to_the_end(self):
-        assert len(EMLCClassifier(**TINY).fit(small(), small(8)).history_) == 2
+        assert len(EMLCClassifier(**TINY).fit(small(), small(8, seed=1)).history_) == 2
 
 
-GOOD, CLEAN = small(), small(8, seed=1)
 BAD_INPUT = [
     ("clean: label 7 of 0 is not one of the classes 0, 1", {}, GOOD, (CLEAN[0], np.full(8, 7))),
     ("clean: there is no image of class 1", {}, GOOD, (CLEAN[0], np.zeros(8, int))),
@@ -187,6 +305,7 @@ BAD_INPUT = [
     ("start: nowhere.safetensors is not a file", {"start": "nowhere.safetensors"}, GOOD, CLEAN),
     ("start: .* resnet34", {"model": "resnet34", "start": "shipped"}, GOOD, CLEAN),
     ("autoaugment: ", {"autoaugment": True}, GOOD, CLEAN),
+    ("checkpoint: must be None or a folder", {"checkpoint": 3}, GOOD, CLEAN),
     ("wieght_decay: unknown parameter", {"options": {"wieght_decay": 0.1}}, GOOD, CLEAN),
     ("options: method is set", {"options": {"method": "mlc"}}, GOOD, CLEAN),
 ]
@@ -217,10 +336,13 @@ class TestScikitLearn:
     @pytest.mark.parametrize(
         "check",
         [
+            "check_do_not_raise_errors_in_init_or_set_params",
             "check_estimator_cloneable",
             "check_estimator_repr",
             "check_estimator_tags_renamed",
+            "check_estimators_unfitted",
             "check_get_params_invariance",
+            "check_mixin_order",
             "check_no_attributes_set_in_init",
             "check_parameters_default_constructible",
             "check_set_params",
@@ -229,6 +351,15 @@ class TestScikitLearn:
     )
     def test_the_checks_that_need_no_fit_of_x_and_y(self, check):
         getattr(estimator_checks, check)("EMLCClassifier", EMLCClassifier())
+
+    def test_those_that_fit_with_x_and_y_hold_for_two_sets(self, digits, fitted):
+        """check_estimators_pickle, check_methods_subset_invariance, check_methods_sample_order_invariance."""
+        x, whole = digits.test[0], fitted.predict_proba(digits.test[0])
+        assert np.array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(x), whole)
+        # Other batch sizes sum in another order, in 32 bits.
+        parts = np.concatenate([fitted.predict_proba(part) for part in np.split(x, [1, 7, 150])])
+        np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(fitted.predict_proba(x[::-1])[::-1], whole, rtol=0, atol=1e-5)
 
     def test_methods_need_fit(self, tmp_path):
         for call in (
