@@ -27,12 +27,18 @@ def check_parameters(known: Iterable[str]) -> None:
         known: the names in the notebook's parameters cell.
 
     Raises:
-        ConfigError: an injected name is not among them.
+        ConfigError: an injected name is not among them, or the parameter ``options`` is no dictionary.
     """
     known = list(known)
     for name in _injected_names():
         if name not in known:
             raise ConfigError(unknown_name(name, known))
+    shell = get_ipython()
+    options = shell.user_ns.get("options", {}) if shell else {}
+    if not isinstance(options, dict):
+        # papermill's -p makes no dictionaries.
+        example = """papermill ... -y '{"options": {"lr": 0.1}}'"""
+        raise ConfigError(f"options: must be a dictionary, as in {example} (got {options!r})")
 
 
 def describe(config: Config) -> str:
