@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.utils import check_md5
 
 from . import noise
 from .augment import Recipe
@@ -160,8 +161,9 @@ def load_dataset(name: str, *, root: Path | None = None, download: bool = True) 
         # torchvision checks the MD5 of files that are there before it downloads anything.
         train, test = (_open(cls, root, part, download) for part in (True, False))
     except (OSError, RuntimeError, EOFError, AssertionError, ValueError) as error:
+        bad = "; ".join([*_damaged(cls, root / folder), str(error)])
         raise DataUnavailable(
-            f"dataset: {name} is missing or damaged and could not be downloaded ({error}). "
+            f"dataset: {name} is missing or damaged and could not be downloaded ({bad}). "
             f"Put its files into {root / folder} (as torchvision lays them out), "
             f"or set EMLC_DATA to the folder that holds {folder}."
         ) from error
@@ -175,6 +177,16 @@ def load_dataset(name: str, *, root: Path | None = None, download: bool = True) 
                 f"dataset: {name} is damaged: {n} {part} images but {m} labels in {root / folder}"
             )
     return images
+
+
+def _damaged(cls: type, folder: Path) -> list[str]:
+    """What is wrong with which of CIFAR's files, if any are there; the other set's have no published checksums."""
+    files = [*getattr(cls, "train_list", ()), *getattr(cls, "test_list", ())]
+    if files:
+        files.append((cls.meta["filename"], cls.meta["md5"]))
+    there = {name: md5 for name, md5 in files if (folder / name).is_file()}
+    bad = [f"{name} has another MD5 sum" for name, md5 in there.items() if not check_md5(folder / name, md5)]
+    return bad + [f"{name} is not there" for name, _ in files if there and name not in there]
 
 
 def _open(cls: type, root: Path, train: bool, download: bool):
