@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from .complaints import numbers_are_no_booleans
+from .complaints import readable as readable
+from .complaints import unknown_name as unknown_name
 from .execution import Precision
 from .imagenet import check_imagenet_start, imagenet_digest
 from .start_weights import check_start_weights, start_weights_file, weights_digest
@@ -114,8 +116,8 @@ class Config(BaseModel):
     )
     start_weights: str | None = Field(
         None,
-        description="safetensors file for start simclr, torchvision's file for imagenet; None takes the one that "
-        "comes with this package, or torchvision downloads it",
+        description="safetensors file, for imagenet torchvision's own, too; None takes the one that comes with "
+        "this package, or torchvision downloads it",
     )
     start_steps: int = Field(0, ge=0, description="SGD steps of a supervised warm-up on the clean set; 0 for none")
     start_lr: float = Field(0.05, gt=0, le=10, description="highest learning rate of the warm-up")
@@ -219,6 +221,11 @@ class Config(BaseModel):
         True, description="layout of images and weights; False is slower nearly everywhere"
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        return numbers_are_no_booleans(cls, value, info)
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
@@ -230,7 +237,7 @@ class Config(BaseModel):
         if self.noise_type == "human":
             if not self.dataset.startswith("cifar"):
                 raise ValueError("noise_type: human labels exist for cifar10 (10N) and cifar100 (100N) only")
-            if self.human_labels is None:
+            if not self.human_labels:
                 raise ValueError("human_labels: noise_type human needs the path of an .npz label file")
         self._check_clothing1m()
         if self.preset == "paper" and not self.dataset.startswith("cifar") and self.dataset != "clothing1m":
@@ -316,20 +323,3 @@ class OwnConfig(Config):
 
     dataset: Literal["own"]
     model: Literal[Model, "own"]
-
-
-def unknown_name(name: str, known) -> str:
-    """The message for a parameter that does not exist, with the closest one that does."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"{name}: unknown parameter{hint} Known are: {', '.join(sorted(known))}"
-
-
-def readable(error: ValidationError) -> str:
-    """All of a validation's complaints in one line, each with its parameter's name."""
-    lines = []
-    for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        lines.append(f"{name}: {message} (got {item['input']!r})" if name else message)
-    return "; ".join(lines)

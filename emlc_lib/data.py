@@ -13,9 +13,11 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.utils import check_md5
 
 from . import noise
 from .augment import Recipe
+from .complaints import did_you_mean
 from .config import Config
 from .disk_images import DataUnavailable, DiskImages
 from .randomness import Stream, numpy_generator
@@ -32,9 +34,16 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
+class FashionMNIST(datasets.FashionMNIST):
+    """Without what old versions of torchvision stored beside the original files: those are pickles."""
+
+    def _check_legacy_exist(self) -> bool:
+        return False
+
+
 # Folder below the data root, and torchvision's class.
 _LOCATIONS: dict[str, tuple[str, type]] = {
-    "fashion_mnist": ("FashionMNIST/raw", datasets.FashionMNIST),
+    "fashion_mnist": ("FashionMNIST/raw", FashionMNIST),
     "cifar10": ("cifar-10-batches-py", datasets.CIFAR10),
     "cifar100": ("cifar-100-python", datasets.CIFAR100),
 }
@@ -119,10 +128,15 @@ def is_available(name: str, root: Path | None = None) -> bool:
         return True
     if name == "clothing1m":
         return (root / name).is_dir()
-    if name not in _LOCATIONS:
-        raise ValueError(f"dataset: {name!r} is not one of digits, {', '.join(_LOCATIONS)}")
-    folder, _ = _LOCATIONS[name]
+    folder, _ = _location(name)
     return (root / folder).is_dir()
+
+
+def _location(name: str) -> tuple[str, type]:
+    if str(name) not in _LOCATIONS:
+        known = ["digits", *_LOCATIONS]
+        raise ValueError(f"dataset: {name!r} is not one of {', '.join(known)}{did_you_mean(name, known)}")
+    return _LOCATIONS[name]
 
 
 def load_dataset(name: str, *, root: Path | None = None, download: bool = True) -> ImageSet:
@@ -141,16 +155,15 @@ def load_dataset(name: str, *, root: Path | None = None, download: bool = True) 
         raise ValueError("dataset: clothing1m stays on disk; emlc_lib.data.prepare draws from it")
     if name == "digits":
         return _digits()
-    if name not in _LOCATIONS:
-        raise ValueError(f"dataset: {name!r} is not one of digits, {', '.join(_LOCATIONS)}")
     root = root or data_root()
-    folder, cls = _LOCATIONS[name]
+    folder, cls = _location(name)
     try:
         # torchvision checks the MD5 of files that are there before it downloads anything.
         train, test = (_open(cls, root, part, download) for part in (True, False))
     except (OSError, RuntimeError, EOFError, AssertionError, ValueError) as error:
+        bad = "; ".join([*_damaged(cls, root / folder), str(error)])
         raise DataUnavailable(
-            f"dataset: {name} is missing or damaged and could not be downloaded ({error}). "
+            f"dataset: {name} is missing or damaged and could not be downloaded ({bad}). "
             f"Put its files into {root / folder} (as torchvision lays them out), "
             f"or set EMLC_DATA to the folder that holds {folder}."
         ) from error
@@ -164,6 +177,16 @@ def load_dataset(name: str, *, root: Path | None = None, download: bool = True) 
                 f"dataset: {name} is damaged: {n} {part} images but {m} labels in {root / folder}"
             )
     return images
+
+
+def _damaged(cls: type, folder: Path) -> list[str]:
+    """What is wrong with which of CIFAR's files, if any are there; the other set's have no published checksums."""
+    files = [*getattr(cls, "train_list", ()), *getattr(cls, "test_list", ())]
+    if files:
+        files.append((cls.meta["filename"], cls.meta["md5"]))
+    there = {name: md5 for name, md5 in files if (folder / name).is_file()}
+    bad = [f"{name} has another MD5 sum" for name, md5 in there.items() if not check_md5(folder / name, md5)]
+    return bad + [f"{name} is not there" for name, _ in files if there and name not in there]
 
 
 def _open(cls: type, root: Path, train: bool, download: bool):
@@ -255,6 +278,9 @@ def prepare(config: Config, images: ImageSet | None = None) -> ExperimentData:
         from .clothing1m import prepare_clothing1m  # which builds on this module
 
         return prepare_clothing1m(config)
+    human = None
+    if config.noise_type == "human":  # before what may be a long download
+        human = noise.read_human_labels(config.human_labels, config.human_key)
     images = images or load_dataset(config.dataset)
     n_classes = len(images.classes)
     split_rng, noise_rng = (numpy_generator(config.seed, s) for s in (Stream.SPLIT, Stream.NOISE))
@@ -276,8 +302,7 @@ def prepare(config: Config, images: ImageSet | None = None) -> ExperimentData:
             successor = noise.successor_classes(config.dataset, images.classes)
         corruption = noise.asymmetric_noise(true, n_classes, config.noise, noise_rng, successor)
     else:
-        labels = noise.read_human_labels(config.human_labels, config.human_key)
-        whole = noise.human_noise(images.train_labels, n_classes, labels)
+        whole = noise.human_noise(images.train_labels, n_classes, human)
         corruption = noise.human_noise(true, n_classes, whole.noisy[split.noisy])
     mean, std = NORMALISATION[config.dataset]
     device = torch.device(config.device)

@@ -7,6 +7,8 @@ import pickle
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 
@@ -16,6 +18,8 @@ from .models import load_strictly
 # The paper says ImageNet; these are the weights in its released code.
 PUBLISHED = ResNet50_Weights.IMAGENET1K_V2
 MODEL = "resnet50_imagenet"
+# torchvision's files are pickles: these are known by their SHA-256, whose beginning is part of the name.
+KNOWN = tuple(Path(weights.url).name for weights in ResNet50_Weights)
 
 
 def imagenet_digest(named: str | None) -> str:
@@ -27,11 +31,21 @@ def imagenet_digest(named: str | None) -> str:
 
 
 def check_imagenet_start(model: str, named: str | None) -> None:
-    """Raises a ValueError if the model has no ImageNet weights, or the named file of them is not there."""
+    """Raises a ValueError if the model has no ImageNet weights, or the named file of them is none to be trusted.
+
+    Safetensors hold nothing but numbers. Another file is a pickle, and must be one of torchvision's own.
+    """
     if model != MODEL:
         raise ValueError(f"start: imagenet weights are for model {MODEL} only, not for {model}")
     if named is not None and not Path(named).is_file():
         raise ValueError(f"start_weights: {named} is not a file")
+    if named is not None and not _is_safetensors(named):
+        digest = imagenet_digest(named)
+        if not any(name.endswith(f"-{digest}.pth") for name in KNOWN):
+            raise ValueError(
+                f"start_weights: {Path(named).name} must be a .safetensors file or torchvision's own "
+                f"{' or '.join(KNOWN)} (its SHA-256 begins with {digest})"
+            )
 
 
 def load_imagenet(features: nn.Module, named: str | None = None) -> None:
@@ -39,21 +53,23 @@ def load_imagenet(features: nn.Module, named: str | None = None) -> None:
 
     Args:
         features: of ``resnet50_imagenet``.
-        named: a file of torchvision's ResNet-50 weights; None takes :data:`PUBLISHED`, from torch's cache or
-            downloaded.
+        named: a file of ResNet-50 weights that :func:`check_imagenet_start` accepts; None takes :data:`PUBLISHED`,
+            from torch's cache or downloaded.
 
     Raises:
         DataUnavailable: the weights are not in the cache and cannot be downloaded.
-        ValueError: the file is no weight file, or of another model.
+        ValueError: the file is not to be trusted, damaged or of another model.
     """
-    weights = _downloaded() if named is None else _read(Path(named))
+    weights = _downloaded() if named is None else _read(named)
     weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
     load_strictly(features, weights, source=Path(named or PUBLISHED.url).name)
 
 
 def _downloaded() -> dict[str, Tensor]:
     try:
-        return dict(PUBLISHED.get_state_dict(progress=False, check_hash=True, map_location="cpu"))
+        # Of a pickle nothing but tensors is read.
+        weights = PUBLISHED.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+        return dict(weights)
     except (OSError, RuntimeError) as error:
         raise DataUnavailable(
             f"start: torchvision's ImageNet weights could not be downloaded ({error}). Fetch "
@@ -61,11 +77,16 @@ def _downloaded() -> dict[str, Tensor]:
         ) from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(named: str) -> dict[str, Tensor]:
+    check_imagenet_start(MODEL, named)
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"start_weights: {path.name} is damaged or no weight file ({error})") from error
-    if not isinstance(weights, dict):
-        raise ValueError(f"start_weights: {path.name} holds no state dict")
-    return weights
+        if _is_safetensors(named):
+            return load_file(named)
+        return torch.load(named, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"start_weights: {Path(named).name} is damaged or no weight file ({reason})") from error
+
+
+def _is_safetensors(named: str) -> bool:
+    return Path(named).suffix == ".safetensors"

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
+from .archives import read_npz
 from .checkpoint import write_atomically
 from .config import Config
 from .correction import soft_labels
@@ -101,14 +102,15 @@ def out_of_fold(config: Config, data: ExperimentData, *, folds: int, file: Path 
         file: an ``.npz`` file to which finished folds are written, and from which a begun series goes on.
 
     Raises:
-        ValueError: a file of another configuration.
+        ValueError: a damaged file, or one of another configuration; fewer than two folds.
     """
+    if folds < 2:
+        raise ValueError(f"folds: must be at least 2 (got {folds})")
     parts = _folds(config.seed, data.noisy_labels, folds)
     done: dict[str, np.ndarray] = {}
     if file and file.is_file():
-        with np.load(file, allow_pickle=False) as saved:
-            done = dict(saved)
-        if str(done.pop("config")) != config.digest:
+        done = read_npz(file, "file")
+        if str(done.pop("config", "")) != config.digest:
             raise ValueError(f"file: {file.name} is of another configuration; use another one")
     for i, held_out in enumerate(parts):
         if f"fold{i}" in done:

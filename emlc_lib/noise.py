@@ -6,11 +6,12 @@ rows are true classes and sum to one.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from .archives import read_npz
 
 # Appendix E for CIFAR-10. Digits follow the MNIST map of Patrini et al. (2017), from whom Appendix E takes
 # the setting; the Fashion-MNIST pairs are this project's own choice of look-alikes.
@@ -131,7 +132,7 @@ def asymmetric_noise(
         ValueError: rate outside [0, 1], a label or a successor outside [0, C).
     """
     true = _checked_labels(true, n_classes)
-    successor = _checked_labels(successor, n_classes)
+    successor = _checked_labels(successor, n_classes, "successor")
     if len(successor) != n_classes:
         raise ValueError(f"successor: {len(successor)} entries for {n_classes} classes")
     chosen = _chosen(len(true), rate, rng)
@@ -180,7 +181,7 @@ def human_noise(true, n_classes: int, labels) -> NoisyLabels:
         ValueError: another number of labels than samples, or a label outside [0, C).
     """
     true = _checked_labels(true, n_classes)
-    noisy = _checked_labels(labels, n_classes)
+    noisy = _checked_labels(labels, n_classes, "human_labels")
     if len(noisy) != len(true):
         raise ValueError(f"human_labels: {len(noisy)} labels for {len(true)} training images")
     return NoisyLabels(noisy, true, transition_matrix(true, noisy, n_classes))
@@ -198,28 +199,21 @@ def read_human_labels(path: str | Path, key: str) -> np.ndarray:
         ValueError: the file is not such an archive, or has no array of that name.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"human_labels: {path} is not a file")
-    try:
-        # Opened here: np.load would leave a damaged archive open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = sorted(archive.files)
-            labels = archive[key] if key in names else None
-    except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"human_labels: {path} is not a readable .npz archive ({error})") from error
-    if labels is None:
-        raise ValueError(f"human_key: {key!r} is not in {path.name}; it holds {', '.join(names)}")
+    columns = read_npz(path, "human_labels")
+    if key not in columns:
+        raise ValueError(f"human_key: {key!r} is not in {path.name}; it holds {', '.join(sorted(columns))}")
+    labels = columns[key]
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"human_labels: {key} of {path.name} holds {labels.dtype} values, not integers")
     return labels.astype(np.int64).reshape(-1)
 
 
-def _checked_labels(labels, n_classes: int) -> np.ndarray:
+def _checked_labels(labels, n_classes: int, name: str = "labels") -> np.ndarray:
     labels = np.asarray(labels, dtype=np.int64)
     if labels.ndim != 1:
-        raise ValueError(f"labels: expected one dimension, got shape {labels.shape}")
+        raise ValueError(f"{name}: expected one dimension, got shape {labels.shape}")
     if len(labels) and (labels.min() < 0 or labels.max() >= n_classes):
-        raise ValueError(f"labels: must lie in [0, {n_classes}), got values from {labels.min()} to {labels.max()}")
+        raise ValueError(f"{name}: must lie in [0, {n_classes}), got values from {labels.min()} to {labels.max()}")
     return labels
 
 

@@ -30,12 +30,18 @@ def check_parameters(known: Iterable[str]) -> None:
         known: the names in the notebook's parameters cell.
 
     Raises:
-        ConfigError: an injected name is not among them.
+        ConfigError: an injected name is not among them, or the parameter ``options`` is no dictionary.
     """
     known = list(known)
     for name in _injected_names():
         if name not in known:
             raise ConfigError(unknown_name(name, known))
+    shell = get_ipython()
+    options = shell.user_ns.get("options", {}) if shell else {}
+    if not isinstance(options, dict):
+        # papermill's -p makes no dictionaries.
+        example = """papermill ... -y '{"options": {"lr": 0.1}}'"""
+        raise ConfigError(f"options: must be a dictionary, as in {example} (got {options!r})")
 
 
 def describe(config: Config) -> str:
@@ -85,10 +91,14 @@ def committed_table(name: str) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is neither.
+        ValueError: it is no table.
     """
     for path in (Path(name), REPOSITORY / "figures" / name):
         if path.is_file():
-            return pd.read_csv(path)
+            try:
+                return pd.read_csv(path)
+            except ValueError as error:  # as are pandas' own and Unicode's
+                raise ValueError(f"{path} is not a readable table ({str(error).strip()})") from error
     raise FileNotFoundError(f"{name} is neither a file nor a table in the repository's figures/")
 
 

@@ -8,6 +8,7 @@ from typing import get_args
 import torch
 from pydantic import ValidationError
 
+from .complaints import did_you_mean
 from .config import (
     CLOTHING1M_PRESETS,
     Config,
@@ -74,9 +75,10 @@ def make_config(
     if preset == "auto":
         preset = _auto_preset(dataset, device)
     if not isinstance(preset, str) or preset not in PRESETS:
-        raise ConfigError(f"preset: {preset!r} is not one of auto, {', '.join(get_args(Preset))}")
+        known = ["auto", *get_args(Preset)]
+        raise ConfigError(f"preset: {preset!r} is not one of {', '.join(known)}{did_you_mean(preset, known)}")
     values = dict(PRESETS[preset])
-    values |= _OF_DATASETS.get((preset, dataset), {})
+    values |= _OF_DATASETS.get((preset, str(dataset)), {})
     if preset == "quick" and dataset == "clothing1m":
         values["noise_type"] = "real"  # so that the message is about the preset
     if preset == "quick" and dataset != "cifar10":

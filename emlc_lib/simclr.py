@@ -9,17 +9,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .augment import standardise
 from .checkpoint import read_own_checkpoint, restore, save_checkpoint
-from .config import ConfigError, Dataset, Model, check_device, readable, unknown_name
+from .complaints import numbers_are_no_booleans, readable, unknown_name
+from .config import ConfigError, Dataset, Model, check_device
 from .data import NORMALISATION
 from .execution import Precision, autocast
 from .models import build_features, initialise
@@ -57,6 +58,11 @@ class PretrainConfig(BaseModel):
         if dataset == "clothing1m":
             raise ValueError("clothing1m starts from ImageNet (Table 4); nothing is pretrained on it here")
         return dataset
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        return numbers_are_no_booleans(cls, value, info)
 
     @field_validator("device")
     @classmethod

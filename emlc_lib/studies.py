@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from .config import Config
+from .config import Config, ConfigError
 from .presets import make_config
 from .runs import Run
-from .sweep import sweep
+from .sweep import listed, sweep
 from .tables import run_table
 
 Study = Mapping[str, Mapping[str, Any]]
@@ -75,10 +75,13 @@ def look_ahead(ks: Iterable[int], weights: Iterable[str], *, equal: str = "batch
         epochs: of k = 1, used for ``updates`` only.
 
     Raises:
-        ValueError: another ``equal``.
+        ConfigError: another ``equal``, ks that are no positive integers, or what is no list.
     """
     if equal not in ("batches", "updates"):
-        raise ValueError(f"equal: {equal!r} is not one of batches, updates")
+        raise ConfigError(f"equal: {equal!r} is not one of batches, updates")
+    ks, weights = listed(ks=ks, weights=weights)
+    if not all(isinstance(k, int) and k >= 1 for k in ks):
+        raise ConfigError(f"ks: must be positive integers (got {ks!r})")
     return {
         f"{kind}, k = {k}": {"k": k, "meta_weights": kind} | ({"epochs": k * epochs} if equal == "updates" else {})
         for k in ks
@@ -105,6 +108,7 @@ def run_study(
     Raises:
         ConfigError: any value that is not allowed; before anything runs.
     """
+    (seeds,) = listed(seeds=seeds)
     named: list[tuple[str, Config]] = [
         (name, make_config(**(common | dict(changes) | {"seed": seed})))
         for seed in seeds

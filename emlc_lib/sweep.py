@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -30,9 +30,10 @@ def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds
     Raises:
         ConfigError: any value that is not allowed; before anything runs.
     """
+    noises, methods, ks, seeds = listed(noises=noises, methods=methods, ks=ks, seeds=seeds)
     configs: dict[str, Config] = {}
     for seed, noise, method in itertools.product(seeds, noises, methods):
-        kind, _, rate = noise.partition(":")
+        kind, _, rate = str(noise).partition(":")
         try:
             values = {"noise_type": kind} if noise == "real" else {"noise_type": kind, "noise": float(rate)}
         except ValueError:
@@ -45,6 +46,19 @@ def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds
     return list(configs.values())
 
 
+def listed(**values: object) -> list[list]:
+    """The values of parameters that must be lists, as such.
+
+    Raises:
+        ConfigError: one of them is a single value, which a string is too, or is empty.
+    """
+    for name, value in values.items():
+        if isinstance(value, str | Mapping) or not isinstance(value, Iterable) or not (found := list(value)):
+            raise ConfigError(f"{name}: must be a list of one or more values (got {value!r})")
+        values[name] = found
+    return list(values.values())
+
+
 def sweep(
     configs: Sequence[Config], *, root: str | Path | None = None, jobs: int | None = None, show: bool = True
 ) -> list[Run]:
@@ -55,7 +69,12 @@ def sweep(
         root: the folder of runs; None takes :func:`emlc_lib.runs.runs_root`.
         jobs: processes, each with its share of the cores; None takes one per core on a CPU, and one on CUDA.
         show: whether to show progress over the runs.
+
+    Raises:
+        ConfigError: jobs is no positive integer.
     """
+    if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
+        raise ConfigError(f"jobs: must be None or a positive integer (got {jobs!r})")
     on_cuda = any(config.device.startswith("cuda") for config in configs)
     jobs = min(jobs or (1 if on_cuda else cores()), len(configs))
     missing = [config for config in configs if not is_finished(config, root)]

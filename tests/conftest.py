@@ -84,3 +84,17 @@ def small_images(monkeypatch):
     for module in ("clothing1m", "clothing1m_folder"):
         monkeypatch.setattr(f"emlc_lib.{module}.RESIZE", 20)
         monkeypatch.setattr(f"emlc_lib.{module}.CROP", 16)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory, where data and runs are looked for, too; and no network may be used."""
+
+    def fail(*_, **__):
+        pytest.fail("work has begun: a network was called")
+
+    monkeypatch.setattr(nn.Module, "__call__", fail)
+    monkeypatch.setenv("EMLC_DATA", str(tmp_path))
+    monkeypatch.delenv("EMLC_RUNS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

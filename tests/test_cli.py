@@ -81,40 +81,6 @@ def test_labels_from_a_csv_file_and_verified_images_without_a_given_label(images
     assert "<svg" in Path("s.svg").read_text()
 
 
-@pytest.mark.parametrize(
-    ("message", "changes"),
-    [
-        ("FOLDER: nowhere is not a folder", {"images": "nowhere"}),
-        ("--verified: other.csv cannot be read", {"verified.csv": "other.csv"}),
-        ("image_size: must be", {"8": "1"}),
-    ],
-)
-def test_mistakes_are_one_line_and_exit_code_2(images, capsys, message, changes):
-    with pytest.raises(SystemExit) as stopped:
-        main([changes.get(argument, argument) for argument in ARGUMENTS])
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"emlc correct: error: {message}")
-
-
-@pytest.mark.parametrize(
-    ("message", "more"),
-    [
-        ("--out: verified.csv is another argument's file", ["--out", "verified.csv"]),
-        ("--sheet: nowhere/s.png is no file in an existing", ["--sheet", "nowhere/s.png"]),
-        ("--sheet: s.doc must end in", ["--sheet", "s.doc"]),
-        ("--sheet-images: must be", ["--sheet-images", "0"]),
-        ("epochs: ", ["--epochs", "0"]),
-        ("device: ", ["--device", "tpu"]),
-    ],
-)
-def test_options_that_are_not_allowed_stop_it_before_any_work(images, capsys, monkeypatch, message, more):
-    monkeypatch.setattr("emlc_lib.estimator.train", None)
-    with pytest.raises(SystemExit):
-        main([*ARGUMENTS, *more])
-    assert f"emlc correct: error: {message}" in capsys.readouterr().err
-
-
 def test_the_project_installs_the_command():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, function = scripts["emlc"].split(":")

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from clothing1m_config import config_of
+from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet50
 
@@ -261,7 +263,7 @@ class TestImageNet:
             for features in (student.features, teacher.classifier.features):
                 torch.testing.assert_close(features.eval()(x), expected, rtol=1e-4, atol=1e-4)
         assert not torch.equal(student.head.weight, teacher.classifier.head.weight)
-        assert all(arguments["check_hash"] for arguments in asked)
+        assert all(arguments["check_hash"] and arguments["weights_only"] for arguments in asked)
         # A step with the recorded forward pass, whose tangents go through max pooling.
         method = METHODS["emlc"](config, batches, student.train(), teacher.train())
         log = method.step(0)
@@ -275,16 +277,41 @@ class TestImageNet:
         with pytest.raises(DataUnavailable, match=r"no route to host.*resnet50-0123abcd\.pth.*start_weights"):
             imagenet.load_imagenet(nn.Identity())
 
-    def test_files_of_something_else(self, tmp_path):
-        path = tmp_path / "weights.pth"
+    def test_a_file_that_was_fetched_elsewhere(self, tmp_path, monkeypatch):
+        """torchvision's own, which is a pickle, goes by its checksum; any other must be safetensors."""
+        weights = {"weight": torch.eye(2), "bias": torch.ones(2), "fc.weight": torch.ones(1)}
+        pickled, plain = tmp_path / "resnet50.pth", tmp_path / "mine.safetensors"
+        torch.save(weights, pickled)
+        save_file(weights, plain)
+        digest = imagenet.imagenet_digest(str(pickled))
+        with pytest.raises(ValueError, match=rf"resnet50\.pth must be .*resnet50-11ad3fa6\.pth .* with {digest}"):
+            imagenet.load_imagenet(nn.Linear(2, 2), str(pickled))
+        monkeypatch.setattr(imagenet, "KNOWN", (f"resnet50-{digest}.pth",))
+        for path in (pickled, plain):
+            features = nn.Linear(2, 2)
+            imagenet.load_imagenet(features, str(path))
+            assert torch.equal(features.weight, torch.eye(2))
+
+    def test_no_pickle_is_run_even_if_its_checksum_is_known(self, tmp_path, monkeypatch):
+        path, trace = tmp_path / "weights.pth", tmp_path / "trace"
+
+        class Harmful:
+            def __reduce__(self):
+                return (Path.touch, (trace,))
+
+        torch.save({"weight": Harmful()}, path)
+        monkeypatch.setattr(imagenet, "KNOWN", (f"resnet50-{imagenet.imagenet_digest(str(path))}.pth",))
+        with pytest.raises(ValueError, match=r"^start_weights: weights\.pth is damaged or no weight file"):
+            imagenet.load_imagenet(nn.Linear(2, 2), str(path))
+        assert not trace.exists()
+
+    def test_weights_of_another_model(self, tmp_path):
+        path = tmp_path / "weights.safetensors"
         path.write_bytes(b"no weights")
-        with pytest.raises(ValueError, match=r"^start_weights: weights\.pth is damaged"):
+        with pytest.raises(ValueError, match=r"^start_weights: weights\.safetensors is damaged"):
             imagenet.load_imagenet(nn.Linear(2, 2), str(path))
-        torch.save({"weight": torch.ones(2, 2), "fc.weight": torch.ones(1)}, path)
-        with pytest.raises(ValueError, match=r"weights\.pth does not fit this model: missing bias"):
-            imagenet.load_imagenet(nn.Linear(2, 2), str(path))
-        torch.save(torch.ones(2), path)
-        with pytest.raises(ValueError, match=r"^start_weights: weights\.pth holds no state dict"):
+        save_file({"weight": torch.ones(2, 2), "fc.weight": torch.ones(1)}, path)
+        with pytest.raises(ValueError, match=r"weights\.safetensors does not fit this model: missing bias"):
             imagenet.load_imagenet(nn.Linear(2, 2), str(path))
 
     def test_the_digest_is_that_of_the_file(self, tmp_path, published):

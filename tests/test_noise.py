@@ -208,7 +208,7 @@ def test_labels_out_of_range_are_refused(true):
 def test_other_malformed_labels_are_refused():
     with pytest.raises(ValueError, match="labels: expected one dimension"):
         symmetric_noise(np.eye(3, dtype=int), 4, 0.5, rng())
-    with pytest.raises(ValueError, match=r"labels: must lie in \[0, 3\)"):
+    with pytest.raises(ValueError, match=r"^successor: must lie in \[0, 3\)"):
         asymmetric_noise([0, 1, 2], 3, 0.5, rng(), np.array([1, 2, 3]))
 
 

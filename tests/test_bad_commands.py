@@ -1,0 +1,110 @@
+"""emlc correct: what it refuses, with status 2 and one line that names the argument."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from refusals import Case, refused
+
+from emlc_lib.cli import main
+
+
+def write(path, text):
+    return lambda: Path(path).write_text(text)
+
+
+def emlc(arguments):
+    main(["correct", "--verified", "v.csv", "--quiet", "--epochs", "1", *arguments.split()])
+
+
+def refuse(name, message, arguments, files=lambda: None):
+    return Case(name, SystemExit, f"emlc correct: error: {message}", lambda: emlc(arguments), files)
+
+
+VERIFIED = "path,label\nleft/0.png,left\nleft/1.png,left\nright/0.png,right\nright/1.png,right\n"
+ALL_VERIFIED = "path,label\n" + "".join(f"{c}/{i}.png,{c}\n" for c in ("left", "right") for i in range(4))
+COMMANDS = [
+    refuse("folder missing", "FOLDER: nowhere is not a folder", "nowhere"),
+    refuse("folder a file", "FOLDER: v.csv is not a folder", "v.csv"),
+    refuse("folder empty", "FOLDER: there are no images in empty", "empty", lambda: Path("empty").mkdir()),
+    refuse("image in no subfolder", "FOLDER: x.png is in no subfolder",
+           "images", lambda: Image.new("L", (8, 8)).save("images/x.png")),
+    refuse("image a text", "FOLDER: images/left/2.png cannot be read as an image",
+           "images", write("images/left/2.png", "hello")),
+    refuse("CSV missing", "--verified: no.csv cannot be read as CSV", "images --verified no.csv"),
+    refuse("CSV empty", "--verified: v.csv cannot be read as CSV", "images", write("v.csv", "")),
+    refuse("CSV without columns", "--verified: v.csv has no column 'path'; it needs path,label",
+           "images", write("v.csv", "a,b\n1,2\n")),
+    refuse("CSV without rows", "--verified: v.csv names no image", "images", write("v.csv", "path,label\n")),
+    refuse("CSV of other files", r"--verified: 'left/9.png' \(line 2 of v.csv\) is not a file",
+           "images", write("v.csv", "path,label\nleft/9.png,left\n")),
+    refuse("CSV without a label", r"--verified: 'left/0.png' \(line 2 of v.csv\) has no label",
+           "images", write("v.csv", "path,label\nleft/0.png,\n")),
+    refuse("CSV of an unknown class", "--verified: label 'lft' of 'left/0.png' is not one of the classes left, r",
+           "images", write("v.csv", "path,label\nleft/0.png,lft\n")),
+    refuse("CSV of two minds", "--verified: 'left/0.png' has two labels",
+           "images", write("v.csv", "path,label\nleft/0.png,left\nleft/0.png,right\n")),
+    refuse("CSV without a class", "--verified: there is no image of class right",
+           "images", write("v.csv", "path,label\nleft/0.png,left\n")),
+    refuse("CSV of all images", "--verified: it has every image", "images", write("v.csv", ALL_VERIFIED)),
+    refuse("labels missing", "--labels: no.csv cannot be read as CSV", "images --labels no.csv"),
+    refuse("labels without columns", "--labels: l.csv has no column 'path'",
+           "images --labels l.csv", write("l.csv", "a,b\n1,2\n")),
+    refuse("out is an input", "--out: v.csv is another argument's file already", "images --out v.csv"),
+    refuse("out is the sheet", "--sheet: x.png is another argument's file already",
+           "images --out x.png --sheet ./x.png"),
+    refuse("out is a folder", "--out: images is no file in an existing folder", "images --out images"),
+    refuse("out in no folder", "--out: no/x.csv is no file in an existing folder", "images --out no/x.csv"),
+    refuse("save in no folder", "--save: no/x is no file in an existing folder", "images --save no/x"),
+    refuse("sheet of no format", r"--sheet: x.gif must end in one of .jpg, .pdf, .png, .svg",
+           "images --sheet x.gif"),
+    refuse("sheet of no images", "--sheet-images: must be at least 1", "images --sheet-images 0"),
+    refuse("epochs", "epochs: .*greater than 0", "images --epochs 0"),
+    refuse("learning rate", r"lr: .*\(got nan\)", "images --lr nan"),
+    refuse("batch size", "batch_size: 5 is more than the 4 noisy images", "images --batch-size 5"),
+    refuse("image size", "image_size: must be None or an integer from 4", "images --image-size 3"),
+    refuse("patience", "patience: must be a positive integer", "images --patience 0"),
+    refuse("seed", "seed: .*greater than or equal to 0", "images --seed -1"),
+    refuse("model", "model: 'vgg' is not one of auto, small_cnn", "images --model vgg"),
+    refuse("start", "start: w.pth is not a file", "images --start w.pth"),
+    refuse("device", "device: must be auto, cpu, cuda or cuda:N", "images --device tpu"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def images(here):
+    """Eight images of two classes, four of them verified."""
+    for name in [f"{c}/{i}.png" for c in ("left", "right") for i in range(4)]:
+        path = here / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 20 * int(path.stem)).save(path)
+    Path("v.csv").write_text(VERIFIED)
+    return here
+
+
+@pytest.mark.parametrize("case", COMMANDS, ids=lambda case: case.name)
+def test_status_2_and_one_line_before_any_work(case, images, capsys):
+    case.files()
+    error, changed = refused(case.call, images)
+    assert type(error) is case.error
+    assert error.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(case.message, line)
+    assert not changed
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("emlc correct: error: argument --epochs: invalid int value: 'ten'", "images --epochs ten"),
+        ("emlc correct: error: argument --lr: invalid float value: 'fast'", "images --lr fast"),
+        ("emlc correct: error: the following arguments are required: FOLDER", ""),
+        ("emlc: error: unrecognized arguments: --sead 3", "images --sead 3"),
+    ],
+)
+def test_what_argparse_refuses_comes_after_the_usage(message, arguments, images, capsys):
+    error, changed = refused(lambda: emlc(arguments), images)
+    assert (type(error), error.code) == (SystemExit, 2)
+    assert capsys.readouterr().err.splitlines()[-1] == message
+    assert not changed
