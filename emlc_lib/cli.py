@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from .checkpoint import CheckpointError
 from .estimator import EMLCClassifier
 from .images import read_labels
 from .own_folder import check_count, check_outputs, read_given, sheet_of, with_verified, write_sheet, write_table
 
-# Passed on to the estimator as they are.
-OPTIONS = (
-    "model", "start", "pretrain_epochs", "image_size", "epochs", "patience", "batch_size", "lr", "teacher_lr",
-    "flip", "seed", "device",
-)  # fmt: skip
+INTEGER, NUMBER = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
+# Passed on to the estimator, which has their defaults.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "model": {"metavar": "NAME", "help": "auto, small_cnn, resnet_narrow, resnet34, resnet50 or torchvision:NAME"},
+    "start": {"metavar": "NAME", "help": "auto, random, pretrain, shipped, published or a file of weights"},
+    "pretrain_epochs": INTEGER | {"help": "of --start pretrain"},
+    "image_size": INTEGER | {"help": "side in pixels to which images are resized"},
+    "epochs": INTEGER | {"help": "passes over the images; by default enough for 600 steps, at least 10"},
+    "patience": INTEGER | {"help": "epochs without progress on the verified images before it stops"},
+    "start_steps": INTEGER | {"help": "steps on the verified images alone before everything else"},
+    "batch_size": INTEGER | {"help": "images per step, by default 64"},
+    "clean_batch_size": INTEGER | {"help": "verified images per step, by default 32"},
+    "lr": NUMBER | {"help": "the student's learning rate"},
+    "teacher_lr": NUMBER | {"help": "the teacher's learning rate"},
+    "k": INTEGER | {"help": "student steps per teacher update"},
+    "flip": {"action": "store_true", "help": "mirror images are of the same class"},
+    "autoaugment": {"action": "store_true", "help": "vary verified images more (colour images only)"},
+    "seed": INTEGER | {"help": "of every random choice"},
+    "device": {"metavar": "NAME", "help": "auto, cpu, cuda or cuda:N"},
+    "checkpoint": {"metavar": "DIR", "help": "a folder from which an interrupted training goes on"},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,10 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(arguments)
     try:
-        print(_correct(args))
-    except (ValueError, FloatingPointError) as error:  # ConfigError and InputError are ValueErrors
-        print(f"emlc {args.command}: error: {error}", file=sys.stderr)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_, **__: _tell(args, "warning", message)
+            print(_correct(args))
+    # ConfigError and InputError are ValueErrors.
+    except (ValueError, FloatingPointError, CheckpointError) as error:
+        _tell(args, "error", error)
         sys.exit(2)
+
+
+def _tell(args: argparse.Namespace, kind: str, what: object) -> None:
+    print(f"emlc {args.command}: {kind}: {what}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         help="correct the labels of a folder of images",
         description="Learns from a folder of images with partly wrong labels and a CSV file of a few verified "
         "ones; writes a CSV file of corrected labels and a sheet of the most suspicious images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Defaults,
     )
     add = correct.add_argument
     add("images", metavar="FOLDER", type=Path, help="the images; one subfolder per class unless --labels is given")
@@ -50,19 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--sheet-images", type=int, default=48, metavar="N", help="how many")
     add("--save", type=Path, metavar="FILE", help="keep the trained networks, for EMLCClassifier.load")
     add("--quiet", action="store_true", help="no progress on stderr")
-    add("--model", default="auto", help="see EMLCClassifier, as for all options below")
-    add("--start", default="auto", help="random, pretrain, shipped, published or a file of weights")
-    add("--pretrain-epochs", type=int, default=40, help="of --start pretrain")
-    add("--image-size", type=int, help="side in pixels to which images are resized")
-    add("--epochs", type=int, help="passes over the images")
-    add("--patience", type=int, help="epochs without progress on the verified images before it stops")
-    add("--batch-size", type=int, help="images per step")
-    add("--lr", type=float, default=0.02, help="the student's learning rate")
-    add("--teacher-lr", type=float, default=0.02, help="the teacher's learning rate")
-    add("--flip", action="store_true", help="mirror images are of the same class")
-    add("--seed", type=int, default=0, help="of every random choice")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    training = correct.add_argument_group("training", "parameters of emlc_lib.EMLCClassifier")
+    defaults = EMLCClassifier().get_params()
+    for name, how in OPTIONS.items():
+        training.add_argument(f"--{name.replace('_', '-')}", default=defaults[name], **how)
     return parser
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Says no default where there is none."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None or action.const is True else super()._get_help_string(action)
 
 
 def _correct(args: argparse.Namespace) -> str:

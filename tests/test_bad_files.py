@@ -232,7 +232,9 @@ def test_images_of_any_kind_and_size_are_read(here, mode, stored, ending, expect
     assert (pixels == torch.tensor(expected)[:, None, None]).all()
 
 
-@pytest.mark.filterwarnings("ignore:the gate stayed", "ignore:no label was changed")  # in so few steps
+@pytest.mark.filterwarnings(
+    "ignore:the gate stayed", "ignore:no label was changed", "ignore:noisy. images that are in"
+)
 @pytest.mark.parametrize("size", [1, 3])
 def test_images_of_few_pixels_can_be_learnt_from(size):
     x = np.random.default_rng(0).integers(0, 256, (16, size, size), dtype=np.uint8)

@@ -1,6 +1,7 @@
 """emlc correct, from a folder and a CSV file to a CSV file and a contact sheet."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -79,6 +80,40 @@ def test_labels_from_a_csv_file_and_verified_images_without_a_given_label(images
     assert len(table) == 72
     assert list(table.loc[table["given_label"] == "", "path"]) == ["left/00.png", "right/01.png"]
     assert "<svg" in Path("s.svg").read_text()
+
+
+def test_a_warning_is_one_line(images, capsys):
+    shutil.copy(images / "left" / "00.png", images / "right" / "copy.png")
+    main([*ARGUMENTS, "--epochs", "1", "--start-steps", "1", "--teacher-lr", "1e-9", "--quiet"])
+    copies, gate = capsys.readouterr().err.splitlines()
+    assert copies.startswith(
+        "emlc correct: warning: FOLDER: images that are in the clean set, too: 1 (first 'right"
+    )
+    assert gate.startswith("emlc correct: warning: the gate stayed near one half")
+
+
+def test_an_interrupted_training_goes_on_and_another_one_is_refused(images, capsys):
+    options = [*ARGUMENTS, "--epochs", "2", "--checkpoint", "begun", "--batch-size", "8", "--k", "2"]
+    main(options)
+    first = Path("corrected.csv").read_text()
+    assert Path("begun/checkpoint.safetensors").is_file()
+    main(options)
+    assert Path("corrected.csv").read_text() == first
+    with pytest.raises(SystemExit):
+        main([*options, "--seed", "1"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("emlc correct: error: checkpoint: begun belongs to another fit (it differs in seed)")
+
+
+def test_every_parameter_of_the_estimator_is_an_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["correct", "--help"])
+    text = capsys.readouterr().out
+    # The given labels are the classes, and options are for those who write Python.
+    for name in EMLCClassifier().get_params().keys() - {"classes", "options", "verbose"}:
+        assert f"--{name.replace('_', '-')} " in text
+    assert "(default: 0.02)" in text
+    assert "None" not in text
 
 
 def test_the_project_installs_the_command():
