@@ -91,10 +91,15 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None or action.const is True else super()._get_help_string(action)
 
 
+def _file(start: str) -> Path | None:
+    """The file that the first weights are in, if they are in one."""
+    return Path(start) if Path(start).is_file() else None
+
+
 def _correct(args: argparse.Namespace) -> str:
     """Does it, and returns what to tell the user."""
     outputs = {"--out": args.out, "--sheet": args.sheet, "--save": args.save}
-    check_outputs(outputs, [args.verified, args.labels])
+    check_outputs(outputs, [args.verified, args.labels, _file(args.start)], args.images)
     check_count("--sheet-images", args.sheet_images)
     given = read_given(args.images, args.labels, ("FOLDER", "--labels"))
     verified = read_labels(args.verified, args.images, "--verified")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -19,7 +20,7 @@ from scipy.stats import binomtest
 from .checkpoint import write_atomically
 from .example_images import write_example
 from .figures import contact_sheet
-from .images import Images, InputError, image_size, read_folder, read_image, read_labels
+from .images import EXTENSIONS, Images, InputError, image_size, read_folder, read_image, read_labels
 
 THUMBNAIL = 160
 SHEET_FORMATS = (".jpg", ".pdf", ".png", ".svg")
@@ -63,15 +64,19 @@ def read_given(
     return read_labels(labels, folder, names[1])
 
 
-def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None]) -> None:
+def check_outputs(
+    outputs: Mapping[str, Path | None], inputs: Iterable[Path | None], images: Path | None = None
+) -> None:
     """Whether files can be written without loss.
 
     Args:
         outputs: by parameter's name; None is not written. A name that ends in ``sheet`` is a picture's.
         inputs: files that must not be overwritten.
+        images: a folder, in which no image may be overwritten or added.
 
     Raises:
-        InputError: a file is no file in an existing folder, another parameter's, or no picture's.
+        InputError: a file is no file in an existing folder that can be written to, another parameter's, one of
+            the images, or no picture's.
     """
     seen = {path.resolve() for path in inputs if path is not None}
     for name, path in outputs.items():
@@ -79,6 +84,14 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | No
             continue
         if path.is_dir() or not path.resolve().parent.is_dir():
             raise InputError(f"{name}: {path} is no file in an existing folder")
+        if not os.access(path.resolve().parent, os.W_OK):
+            raise InputError(f"{name}: {path} is in a folder that cannot be written to")
+        if (
+            images is not None
+            and path.suffix.lower() in EXTENSIONS
+            and path.resolve().is_relative_to(images.resolve())
+        ):
+            raise InputError(f"{name}: {path} would be one of the images in {images}; give it another place")
         if path.resolve() in seen:
             raise InputError(f"{name}: {path} is another argument's file already")
         seen.add(path.resolve())
@@ -120,7 +133,8 @@ def own_files(
         *sources, Path(labels) if labels else None,
         to, Path(sheet) if sheet else to.with_name("suspicious.png"), Path(save) if save else None, truth,
     )  # fmt: skip
-    check_outputs({"out": files.out, "sheet": files.sheet, "save": files.save}, [files.clean, files.labels])
+    outputs = {"out": files.out, "sheet": files.sheet, "save": files.save}
+    check_outputs(outputs, [files.clean, files.labels], files.images)
     return files
 
 

@@ -87,9 +87,9 @@ class TestFiles:
         files = own_files(images="photos", clean="checked.csv")
         assert files == (Path("photos"), Path("checked.csv"), None, Path("corrected.csv"),
                          Path("suspicious.png"), None, None)  # fmt: skip
-        assert own_files(images="photos", clean="checked.csv", out="photos/o.csv").sheet == Path(
-            "photos/suspicious.png"
-        )
+        Path("results").mkdir()
+        beside = own_files(images="photos", clean="checked.csv", out="results/o.csv").sheet
+        assert beside == Path("results/suspicious.png")
 
     @pytest.mark.parametrize(
         ("message", "changes"),
@@ -98,6 +98,7 @@ class TestFiles:
             ("images: is missing", {"images": ""}),
             ("labels: is for images of your own", {"images": "", "clean": "", "labels": "checked.csv"}),
             ("out: checked.csv is another argument's file", {"out": "checked.csv"}),
+            ("sheet: photos/suspicious.png would be one of the images", {"out": "photos/o.csv"}),
             ("sheet: sheet.doc must end in", {"sheet": "sheet.doc"}),
             ("save: nowhere/e is no file in an existing folder", {"save": "nowhere/e"}),
         ],
