@@ -80,7 +80,9 @@ def channels_for(model: str, start: str) -> int | None:
     if start == "published":
         return 3
     with safe_open(_file(model, start), framework="pt") as opened:
-        first = next(name for name in ("0.weight", "conv1.weight") if name in opened.keys())  # noqa: SIM118
+        first = next((name for name in ("0.weight", "conv1.weight") if name in opened.keys()), None)  # noqa: SIM118
+        if first is None:
+            raise ConfigError(f"start: {start} has no weights of a {model}")
         return opened.get_slice(first).get_shape()[1]
 
 
@@ -155,7 +157,7 @@ def _pretrained(model, config, images, constants, flip, epochs, show, folder) ->
 def _published(name: str, show: bool) -> tuple[nn.Module, int]:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     try:
-        state = weights.get_state_dict(progress=show, check_hash=True)
+        state = weights.get_state_dict(progress=show, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"start: the published weights of {name} could not be downloaded ({error})") from error
     return _torchvision(name, state)

@@ -63,8 +63,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the metadata of a checkpoint.
 
     Raises:
+        FileNotFoundError: there is no such file.
         CheckpointError: the file is damaged or no checkpoint.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not a file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads(file.metadata()["metadata"])

@@ -146,7 +146,7 @@ def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") 
         # As text: a class may be called NA or 007.
         table = pd.read_csv(file, dtype=str, keep_default_na=False, skipinitialspace=True)
     except (OSError, ValueError) as error:  # pandas' and Unicode's errors are ValueErrors
-        raise InputError(f"{parameter}: {file} cannot be read as CSV ({error})") from None
+        raise InputError(f"{parameter}: {file} cannot be read as CSV ({' '.join(str(error).split())})") from None
     missing = [column for column in ("path", "label") if column not in table]
     if missing:
         raise InputError(f"{parameter}: {file} has no column {missing[0]!r}; it needs path,label")
@@ -186,8 +186,13 @@ def read_image(path: Path, parameter: str) -> Image.Image:
     with _opened(path, parameter) as opened:
         image = ImageOps.exif_transpose(opened)
         image.load()
+    return eight_bits(image, str(path), parameter)
+
+
+def eight_bits(image: Image.Image, name: str, parameter: str) -> Image.Image:
+    """The image; an InputError if it has more than 8 bits per channel."""
     if image.mode.startswith(("I", "F")):
-        raise InputError(f"{parameter}: {path} has more than 8 bits per channel; convert it first")
+        raise InputError(f"{parameter}: {name} has more than 8 bits per channel; convert it first")
     return image
 
 

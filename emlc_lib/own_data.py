@@ -52,9 +52,10 @@ def pair(noisy: Any, clean: Any, classes: Any = None) -> Pair:
     if classes is None:
         known = np.unique(noisy.labels)
     else:
-        known = np.unique(np.asarray(classes))
-        if known.dtype.kind not in "biuU" or len(known) != len(classes):
+        known = np.asarray(classes)
+        if known.ndim != 1 or known.dtype.kind not in "biuU" or len(np.unique(known)) != len(known):
             raise InputError("classes: must be strings or integers, none of them twice")
+        known = np.unique(known)
     for images in (noisy, clean):
         check_labels(images, known)
     if len(known) < 2:

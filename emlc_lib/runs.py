@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from .checkpoint import write_atomically, write_json
+from .checkpoint import CheckpointError, write_atomically, write_json
 from .config import Config
 from .data import ExperimentData, data_root, prepare
 from .models import Classifier, Teacher, build_classifier, build_teacher, load_weights, save_weights
@@ -101,9 +101,10 @@ def run(
         program = ["-m", "emlc_lib.distributed", "--config", config.model_dump_json()]
         launch([*program, "--runs", str(folder.parent.absolute())], processes, show=show)
     elif not finished:
+        data = data or _prepared(config)  # what it refuses leaves no folder behind
         with _alone(folder, show) if own_share().rank == 0 else nullcontext():
             if not from_first(lambda: is_finished(config, root)):
-                _train_and_store(config, data or _prepared(config), folder, show)
+                _train_and_store(config, data, folder, show)
     return from_first(lambda: load_run(folder))
 
 
@@ -168,15 +169,22 @@ def _folder(config: Config, root: str | Path | None) -> Path:
 
 
 def load_run(folder: Path) -> Run:
-    """Reads a finished run."""
-    result = json.loads((folder / RESULT).read_text())
-    return Run(
-        Config(**result["config"]),
-        folder,
-        result,
-        pd.read_csv(folder / "epochs.csv"),
-        pd.read_csv(folder / "steps.csv"),
-    )
+    """Reads a finished run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CheckpointError: a file of it is damaged or missing.
+    """
+    text = (folder / RESULT).read_text()
+    try:
+        result = json.loads(text)
+        tables = [pd.read_csv(folder / name) for name in ("epochs.csv", "steps.csv")]
+        return Run(Config(**result["config"]), folder, result, *tables)
+    except (OSError, ValueError, KeyError, TypeError) as error:  # pydantic's and pandas' errors are ValueErrors
+        what = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{folder} holds a run that cannot be read ({what}); delete it, and the run is made again"
+        ) from error
 
 
 def find_runs(root: str | Path | None = None, **wanted) -> list[Run]:

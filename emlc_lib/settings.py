@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from .backbones import PREFIX, check_backbone
 from .config import Config, ConfigError
 from .own_data import Pair
 from .presets import make_config
 
+# Fields of Config that images of one's own do not have.
+OF_DATA_SETS = (
+    "noise_type", "human_labels", "human_key", "asymmetric_map", "splits", "resized_copy", "start_weights",
+)  # fmt: skip
 # Enough steps for a small set, where the epochs are not given.
 LEAST_EPOCHS, LEAST_STEPS = 10, 600
 
@@ -60,8 +67,12 @@ def _backbone(model: str, start: str, size: int) -> tuple[str, str]:
 def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
     for name in ("patience", "pretrain_epochs"):
         value = params[name]
-        if not (isinstance(value, int) and value >= 1) and (name, value) != ("patience", None):
-            raise ConfigError(f"{name}: must be a positive integer (got {value!r})")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole and 1 <= value <= 10_000) and (name, value) != ("patience", None):
+            raise ConfigError(f"{name}: must be an integer from 1 to 10,000 (got {value!r})")
+    for name in ("flip", "verbose"):
+        if not isinstance(params[name], bool | np.bool_):
+            raise ConfigError(f"{name}: must be True or False (got {params[name]!r})")
     folder = params["checkpoint"]
     if folder is not None and (not isinstance(folder, str | Path) or Path(folder).is_file()):
         raise ConfigError(f"checkpoint: must be None or a folder (got {folder!r})")
@@ -80,10 +91,12 @@ def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
     )  # fmt: skip
     if model.startswith(PREFIX):
         values["share_primal"] = False  # maximum pooling has no tangent rule there
-    options = dict(params["options"] or {})
-    fixed = sorted(options.keys() & values.keys())
+    options = {} if params["options"] is None else params["options"]
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise ConfigError(f"options: must be None or a dictionary of parameters by name (got {options!r})")
+    fixed = sorted(options.keys() & {*values, *OF_DATA_SETS})
     if fixed:
-        raise ConfigError(f"options: {fixed[0]} is set by the estimator")
+        raise ConfigError(f"options: {fixed[0]} is set by the estimator, or says nothing of images of one's own")
     config = make_config(**values, **options)
     if config.batch_size > n:
         raise ConfigError(f"batch_size: {config.batch_size} is more than the {n} noisy images")

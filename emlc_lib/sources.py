@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .images import Images, InputError, read_folder
+from .images import Images, InputError, eight_bits, read_folder
 
 
 def as_images(source: Any, parameter: str, *, labelled: bool) -> Images:
@@ -74,7 +74,9 @@ def _from_arrays(images: Any, labels: Any, parameter: str) -> Images:
         array = array[:, None]
     elif array.shape[1] not in (1, 3) or (array.shape[3] in (1, 3) and not isinstance(images, Tensor)):
         array = array.permute(0, 3, 1, 2)
-    if array.shape[1] not in (1, 3) or 0 in array.shape[2:]:
+    if 0 in array.shape[2:]:
+        raise InputError(f"{parameter}: images have no pixels")
+    if array.shape[1] not in (1, 3):
         raise InputError(f"{parameter}: images have {array.shape[1]} channels, not 1 or 3")
     array = _eight_bits(array, parameter)
     return Images(
@@ -125,5 +127,9 @@ def _from_dataset(dataset: Dataset, parameter: str) -> Images:
 
 def _one(image: Any, parameter: str) -> Image.Image | Tensor:
     if isinstance(image, Image.Image):
-        return image
+        return eight_bits(image, "an image of the data set", parameter)
+    if not isinstance(image, Tensor | np.ndarray):
+        raise InputError(
+            f"{parameter}: the data set's images must be PIL images or arrays, not {type(image).__name__}"
+        )
     return _from_arrays(image[None], None, parameter).load(0)

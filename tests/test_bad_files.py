@@ -18,7 +18,7 @@ from emlc_lib.images import InputError, read_folder
 from emlc_lib.label_errors import out_of_fold
 from emlc_lib.models import build_classifier, load_weights, save_weights
 from emlc_lib.notebook import committed_table
-from emlc_lib.runs import load_run
+from emlc_lib.runs import find_runs, load_run, run
 
 CIFAR10 = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
 TRUE = np.arange(200) % 10
@@ -163,6 +163,16 @@ def estimator(start):
     return EMLCClassifier(model="resnet_narrow", start=start).fit((x, y), (x, y))
 
 
+def result(text, complete=False):
+    def write_run():
+        Path("run").mkdir()
+        Path("run/result.json").write_text(text)
+        for name in ("epochs.csv", "steps.csv") * complete:
+            Path("run", name).write_text("epoch\n1\n")
+
+    return write_run
+
+
 WEIGHTS = [
     weights("missing", "is not a file", lambda: None),
     weights("of another model", "is for model resnet34, not small_cnn", lambda: saved("resnet34", "digits")),
@@ -193,7 +203,17 @@ WEIGHTS = [
          lambda: read_checkpoint(Path("c.safetensors")), lambda: checkpoint(keep=-1)),
     Case("checkpoint of another run", CheckpointError, r"c.safetensors belongs to another .* differs in seed",
          lambda: read_own_checkpoint(Path("c.safetensors"), {"seed": 1}), checkpoint),
+    Case("checkpoint a folder", FileNotFoundError, r"c is not a file", lambda: read_checkpoint(Path("c")),
+         lambda: Path("c").mkdir()),
     Case("run missing", FileNotFoundError, r".*result.json", lambda: load_run(Path("run"))),
+    Case("run of data that are refused", ValueError, r"n_clean: ",
+         lambda: run(make_config(dataset="digits", device="cpu", n_clean=105), root="runs", show=False)),
+    Case("run truncated", CheckpointError, r"run holds a run that cannot be read .*; delete it",
+         lambda: load_run(Path("run")), result('{"config": {"data')),
+    Case("run of another version", CheckpointError, r"run holds a run that cannot be read .*delete it",
+         lambda: load_run(Path("run")), result('{"config": {"dataset": "digits", "colour": 1}}', complete=True)),
+    Case("run without its log", CheckpointError, r"run holds a run that cannot be read .*epochs.csv",
+         lambda: find_runs("."), result("{}")),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from PIL import Image
 from refusals import Case, refused
 from sklearn.exceptions import NotFittedError
 from torch.utils.data import Dataset
@@ -166,6 +167,12 @@ ESTIMATOR = [
     fit("folder missing", r"noisy: nowhere is not a folder", "nowhere"),
     fit("CSV for arrays", r"clean: verified.csv is no folder; a CSV file is only for", clean="verified.csv"),
     fit("data set of no pairs", r"noisy: the data set's items must be \(image, label\)", Pairs(1, 2)),
+    fit("classes a number", r"classes: must be strings or integers", classes=2),
+    fit("classes one missing", r"classes: must be strings or integers", classes=[0, None]),
+    fit("data set of text", r"noisy: .*must be PIL images or arrays, not str", Pairs(("a", 0), ("b", 1))),
+    fit("data set of nothing", r"noisy: .*must be PIL images or arrays, not NoneType", Pairs((None, 0))),
+    fit("data set of 16 bits", r"noisy: .* more than 8 bits per channel", Pairs((Image.new("I;16", (8, 8)), 0))),
+    fit("images without pixels", r"noisy: images have no pixels", (X[:, :0], Y)),
     fit("data set empty", r"noisy: there are no images", Pairs()),
     fit("autoaugment of grey images", r"autoaugment: is for colour images", error=ConfigError, autoaugment=True),
     param("image_size", "must be None or an integer from 4 to 1024", 2),
@@ -175,8 +182,12 @@ ESTIMATOR = [
     param("start", "'published' is not for", "published"),
     param("epochs", ".*greater than 0", 0),
     param("epochs", ".*valid integer", "ten"),
-    param("patience", "must be a positive integer", 0),
-    param("pretrain_epochs", "must be a positive integer", None),
+    param("patience", "must be an integer from 1", 0),
+    param("patience", "must be an integer from 1", True),
+    param("pretrain_epochs", "must be an integer from 1", None),
+    param("pretrain_epochs", "must be an integer from 1 to 10,000", 99_999),
+    param("flip", "must be True or False", "no"),
+    param("verbose", "must be True or False", 1),
     param("batch_size", "33 is more than the 32 noisy images", 33),
     param("batch_size", ".*greater than 1", 1),
     param("clean_batch_size", "9 is more than", 9),
@@ -189,6 +200,11 @@ ESTIMATOR = [
     param("seed", "must not be None", None),
     param("device", "must be auto, cpu, cuda or cuda:N", "tpu"),
     param("options", "method is set by the estimator", {"method": "mlc"}),
+    param("options", "must be None or a dictionary", "lr"),
+    param("options", "must be None or a dictionary", ["lr"]),
+    param("options", "must be None or a dictionary", {3: 1}),
+    param("options", "splits is set by the estimator, or says nothing of images", {"splits": "released"}),
+    param("options", "noise_type is set by the estimator, or says nothing of", {"noise_type": "asymmetric"}),
     param("checkpoint", "must be None or a folder", 3),
     fit("option unknown", r"wieght_decay: unknown parameter; did you mean 'weight_decay'", error=ConfigError,
         options={"wieght_decay": 0.1}),

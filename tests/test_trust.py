@@ -24,8 +24,8 @@ MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yam
 PERMITTED = {
     ("imagenet.py", "import pickle"): "",  # for the name of its error
     ("imagenet.py", "torch.load"): "weights_only=True",
-    ("imagenet.py", "PUBLISHED.get_state_dict"): "check_hash=True",
-    ("backbones.py", "weights.get_state_dict"): "check_hash=True",
+    ("imagenet.py", "PUBLISHED.get_state_dict"): "weights_only=True",
+    ("backbones.py", "weights.get_state_dict"): "check_hash=True, weights_only=True",
 }
 
 
