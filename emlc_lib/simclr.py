@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .augment import standardise
-from .checkpoint import read_own_checkpoint, restore, save_checkpoint
+from .checkpoint import clear_temporaries, read_own_checkpoint, restore, save_checkpoint
 from .complaints import numbers_are_no_booleans, readable, unknown_name
 from .config import ConfigError, Dataset, Model, check_device
 from .data import NORMALISATION
@@ -193,6 +193,8 @@ def pretrain(
         raise ConfigError(f"batch_size: {config.batch_size} is more than the {len(images)} images")
     images = images.to(config.device)
     path = folder / CHECKPOINT if folder else None
+    if folder:
+        clear_temporaries(folder)
     networks, optimiser = _build(config, images.shape[1])
     rows: list[dict[str, float]] = []
     if path and path.is_file():

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .augment import normalise
 from .batches import Batches
-from .checkpoint import read_own_checkpoint, restore, save_checkpoint
+from .checkpoint import clear_temporaries, read_own_checkpoint, restore, save_checkpoint
 from .config import Config
 from .data import ExperimentData
 from .disk_images import DiskImages
@@ -106,6 +106,8 @@ def train(
     show = show and share.rank == 0
     batches = Batches(config, data)
     checkpoint = folder / CHECKPOINT if folder else None
+    if folder and share.rank == 0:
+        clear_temporaries(folder)
     known = (checkpoint, config.model_dump(), share.world)
     saved = from_first(lambda: read_own_checkpoint(*known) if checkpoint and checkpoint.is_file() else None)
     method = _build(config, batches, warm=saved is None, show=show, features=features)

@@ -1,0 +1,204 @@
+"""Trials of a run that is disturbed, each in a forked process; started by test_faults.py. Prints JSON.
+
+A fault strikes either before a step of training or at one of the four moments of a checkpoint's write: before it,
+with half of the file written, with all of it written, and after it has taken its place.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from emlc_lib import checkpoint, make_config, prepare, run
+from emlc_lib.checkpoint import CheckpointError
+from emlc_lib.methods import EMLC
+from emlc_lib.runs import load_run
+from emlc_lib.trainer import CHECKPOINT
+
+MOMENTS = ("before", "half", "written", "replaced")
+EPOCHS, STEPS = 24, 8  # steps an epoch
+KILLS = 30
+CONFIG = make_config(
+    dataset="digits", device="cpu", k=2, epochs=EPOCHS, n_noisy=256, batch_size=32, clean_batch_size=20, seed=3
+)
+
+
+def child(root: Path, plan=None) -> tuple[str, str]:
+    """Runs to the end in a process of its own, after ``plan()`` there; how it ended, and its last words."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        status = 0
+        try:
+            os.close(reader)
+            if plan:
+                plan()
+            run(CONFIG, data=DATA, root=root, show=False)
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode()[:2000])
+            status = 1
+        os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        words = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    return ("killed" if os.WIFSIGNALED(status) else "ended" if status == 0 else "raised"), words
+
+
+def at_step(number: int, act):
+    """A plan: ``act()`` before the number-th step that the process makes."""
+    original, made = EMLC.step, []
+
+    def step(self, t):
+        made.append(t)
+        if len(made) == number:
+            act()
+        return original(self, t)
+
+    return lambda: setattr(EMLC, "step", step)
+
+
+def at_write(number: int, moment: str, act):
+    """A plan: ``act()`` at a moment of the number-th write of a checkpoint."""
+    save, replace, made = checkpoint.save_file, os.replace, []
+
+    def saving(tensors, path, metadata):
+        made.append(path)
+        mine = len(made) == number
+        if mine and moment == "before":
+            act()
+        save(tensors, path, metadata=metadata)
+        if mine and moment == "half":
+            os.truncate(path, os.path.getsize(path) // 2)
+            act()
+        if mine and moment == "written":
+            act()
+
+    def replacing(source, target):
+        replace(source, target)
+        if len(made) == number and moment == "replaced" and Path(target).name == CHECKPOINT:
+            act()
+
+    def plan():
+        checkpoint.save_file, checkpoint.os.replace = saving, replacing
+
+    return plan
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt():
+    signal.raise_signal(signal.SIGINT)
+
+
+def full_disk():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def small_files():
+    """The system itself refuses to write more than 20 kB to a file, in the middle of it."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+
+def bits(root: Path) -> dict[str, str]:
+    """SHA-256 of everything in the finished run but its seconds."""
+    folder = root / CONFIG.name
+    files = sorted(p for p in folder.iterdir() if p.name != ".lock")
+    found = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    result = load_run(folder).result
+    del result["seconds"]
+    return found | {"result.json": json.dumps(result, sort_keys=True)}
+
+
+def plan_of(draw: random.Random, act):
+    if draw.random() < 0.5:
+        return at_step(draw.randint(1, 3 * STEPS), act)
+    return at_write(draw.randint(1, 2), draw.choice(MOMENTS), act)
+
+
+def until_finished(root: Path, plans, more: int) -> list[tuple[str, str]]:
+    """How the disturbed attempts ended; at most ``more`` of them, then one that is left alone."""
+    ends = [child(root, plan) for plan, _ in zip(plans, range(more), strict=False)]
+    assert child(root) == ("ended", "")
+    return ends
+
+
+def trials(root: Path, seed: int) -> dict:
+    draw = random.Random(seed)
+    report: dict = {"seed": seed}
+    assert child(root / "whole") == ("ended", "")
+    whole = bits(root / "whole")
+
+    def same(name: str) -> bool:
+        return bits(root / name) == whole and bits(root / "whole") == whole
+
+    # 30 kills, over as many runs as that takes.
+    killed, runs = 0, []
+    while killed < KILLS:
+        name = f"killed{len(runs)}"
+        ends = until_finished(root / name, (plan_of(draw, kill) for _ in iter(int, 1)), KILLS - killed)
+        killed += sum(end == "killed" for end, _ in ends)
+        runs.append(same(name))
+    report["kills"], report["runs that were killed"], report["of the same bits"] = killed, len(runs), sum(runs)
+
+    for name, act, words in (
+        ("interrupted", interrupt, "KeyboardInterrupt"),
+        ("full", full_disk, "No space left"),
+    ):
+        plans = [plan_of(draw, act) for _ in range(5)]
+        ends = until_finished(root / name, plans, 5)
+        report[name] = [len(ends), sum(e == "raised" and words in w for e, w in ends), same(name)]
+
+    ends = until_finished(root / "limited", [small_files], 1)
+    report["limited"] = [1, int(ends[0][0] == "raised" and "File too large" in ends[0][1]), same("limited")]
+    report["left over"] = [str(p.relative_to(root)) for p in root.rglob("*.tmp")]
+    report |= damaged(root, draw, same)
+    return report
+
+
+def damaged(root: Path, draw: random.Random, same) -> dict:
+    """Checkpoints that are cut off or have one bit changed: refused with what to do, and then made anew."""
+    cut, flipped, others = [], [], []
+    for i in range(8):
+        for kind, found in (("cut", cut), ("flipped", flipped)):
+            name = f"{kind}{i}"
+            assert child(root / name, at_step(2 * STEPS + 1, kill))[0] == "killed"
+            (file,) = (root / name).glob(f"*/{CHECKPOINT}")
+            content = bytearray(file.read_bytes())
+            if kind == "cut":
+                content = content[: draw.randrange(len(content))]
+            else:
+                content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+            file.write_bytes(content)
+            end, words = child(root / name)
+            refused = end == "raised" and words.startswith(CheckpointError.__name__) and "delete it" in words
+            file.unlink()
+            found.append(refused and child(root / name) == ("ended", "") and same(name))
+    # One of an older version: its configuration lacks a parameter that there is now.
+    assert child(root / "older", at_step(STEPS + 1, kill))[0] == "killed"
+    (file,) = (root / "older").glob(f"*/{CHECKPOINT}")
+    tensors, metadata = checkpoint.read_checkpoint(file)
+    del metadata["config"]["meta_weights"]
+    text = json.dumps(metadata)
+    checkpoint.save_file(tensors, file, metadata={"metadata": text, "sha256": checkpoint._checksum(tensors, text)})
+    end, words = child(root / "older")
+    others.append(end == "raised" and "differs in meta_weights" in words and file.is_file())
+    return {"cut": [8, sum(cut)], "flipped": [8, sum(flipped)], "older": [1, sum(others)]}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    DATA = prepare(CONFIG)
+    print(json.dumps(trials(Path(sys.argv[1]), int(sys.argv[2]))))
