@@ -29,10 +29,11 @@ from .clothing1m_folder import (
     write_copy,
 )
 from .config import Config
-from .data import NORMALISATION, ExperimentData, Split, data_root
+from .data import NORMALISATION, ExperimentData, data_root
 from .disk_images import DataUnavailable, DiskImages
 from .noise import NoisyLabels, transition_matrix
 from .randomness import Stream, numpy_generator
+from .splits import Split
 
 COMMAND = "python -m emlc_lib.clothing1m"
 ON_REQUEST = "Clothing1M is given by its authors on request; the README says how to ask for it."

@@ -20,8 +20,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from .checkpoint import write_atomically
-from .config import Config, ConfigError, check_device, readable
+from .config import Config, ConfigError, readable
 from .data import data_root, is_available
+from .devices import check_device
 from .job_list import TABLE_1_DATASETS, Resources, job_table, report, table_1
 from .progress import progress
 from .runs import run, runs_root, state

@@ -5,20 +5,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from .complaints import numbers_are_no_booleans
 from .complaints import readable as readable
 from .complaints import unknown_name as unknown_name
+from .devices import known_device
 from .execution import Precision
-from .imagenet import check_imagenet_start, imagenet_digest
-from .start_weights import check_start_weights, start_weights_file, weights_digest
+from .imagenet import check_imagenet_start
+from .run_digest import K_METHODS, digest
+from .start_weights import check_start_weights
 
 Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "clothing1m"]
 Method = Literal[
@@ -30,41 +28,9 @@ Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50", "resnet50_
 
 CLOTHING1M_PRESETS = "take paper, which needs a GPU, or smoke for a trial on a small tree of its layout"
 
-# The methods that look k steps ahead.
-K_METHODS = ("emlc", "mlc")
-
-# Who looks at a parameter that not every method looks at, apart from those named after one method.
-_USED_BY: dict[str, tuple[str, ...]] = {
-    "k": K_METHODS,
-    "meta_pass": ("mlc", "mslc"),
-    **dict.fromkeys(["teacher_lr", "teacher_momentum", "teacher_pass", "corruption"], ("emlc",)),
-    **dict.fromkeys(["meta_term", "meta_weights", "step_order", "step_mean"], ("emlc",)),
-}
-
 
 class ConfigError(ValueError):
     """A parameter has a name or a value that is not allowed. The message names it and what is."""
-
-
-def known_device(device: str) -> str:
-    """The device, if it is one that some machine can have; a ValueError otherwise."""
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ValueError("must be auto, cpu, cuda or cuda:N") from error
-    if kind not in ("cpu", "cuda") or (kind == "cpu" and device != "cpu"):
-        raise ValueError("must be auto, cpu, cuda or cuda:N")
-    return device
-
-
-def check_device(device: str) -> str:
-    """The device, if it can be used here; a ValueError that says why not otherwise."""
-    kind = torch.device(known_device(device)).type
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("CUDA is not available on this machine; use auto or cpu")
-    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 class Config(BaseModel):
@@ -279,31 +245,7 @@ class Config(BaseModel):
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits that differ whenever any parameter that this method uses differs."""
-        values = self.model_dump()
-        if self.noise_type in ("human", "real"):
-            del values["noise"]  # not used
-        if self.schedule != "lr_step":
-            del values["lr_step_epoch"], values["lr_step_factor"]
-        if self.dataset != "clothing1m":
-            del values["resized_copy"]
-        if self.noise_type != "asymmetric":
-            del values["asymmetric_map"]
-        values = {name: value for name, value in values.items() if self._uses(name)}
-        if self.human_labels is not None and Path(self.human_labels).is_file():
-            # What the labels are counts, not where the file lies.
-            values["human_labels"] = hashlib.sha256(Path(self.human_labels).read_bytes()).hexdigest()
-        if self.start == "simclr":
-            file = start_weights_file(self.dataset, self.model, self.start_weights)
-            values["start_weights"] = weights_digest(file)
-        elif self.start == "imagenet":
-            values["start_weights"] = imagenet_digest(self.start_weights)
-        text = json.dumps(values, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-    def _uses(self, name: str) -> bool:
-        """Whether this configuration's method looks at the parameter."""
-        own = [method for method in get_args(Method) if name.startswith(f"{method}_")]
-        return self.method in (own or _USED_BY.get(name, get_args(Method)))
+        return digest(self.model_dump())
 
     @property
     def name(self) -> str:

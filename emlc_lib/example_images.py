@@ -8,9 +8,10 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image
 
-from .data import load_dataset, split_clean_noisy
+from .data import load_dataset
 from .noise import symmetric_noise
 from .randomness import Stream, numpy_generator
+from .splits import split_clean_noisy
 
 
 class Example(NamedTuple):

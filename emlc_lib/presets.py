@@ -15,10 +15,10 @@ from .config import (
     ConfigError,
     OwnConfig,
     Preset,
-    check_device,
     readable,
     unknown_name,
 )
+from .devices import check_device
 
 # paper is Table 4. smoke and quick are this project's own, sized for two CPU cores: learning rates that fall to
 # zero, and on CIFAR-10 the weights that this project pretrained by SimCLR.

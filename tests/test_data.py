@@ -20,11 +20,11 @@ from emlc_lib.data import (
     is_available,
     load_dataset,
     prepare,
-    split_clean_noisy,
 )
 from emlc_lib.noise import symmetric_noise
 from emlc_lib.presets import make_config
 from emlc_lib.randomness import Stream, numpy_generator
+from emlc_lib.splits import split_clean_noisy
 
 
 def rng(seed=0):
