@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .augment import normalise
 from .backbones import Constants
+from .evaluation import EVALUATION_BATCH, predict
 from .models import Classifier, Teacher
 from .own_data import Scale, on_device
-from .trainer import EVALUATION_BATCH, predict
 
 
 @torch.no_grad()

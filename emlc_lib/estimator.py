@@ -18,6 +18,7 @@ from .backbones import channels_for, constants_for, empty_networks, starting_fea
 from .checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
 from .config import ConfigError
 from .correction import correction_frame, corrections
+from .evaluation import EVALUATION_BATCH, predict
 from .own_checkpoint import claim
 from .own_checks import warn_of_copies, warn_of_no_correction
 from .own_data import check_labels, codes, experiment_data, on_device, pair
@@ -25,7 +26,7 @@ from .presets import make_config
 from .settings import settle
 from .sources import as_images
 from .starts import placed
-from .trainer import EVALUATION_BATCH, predict, train
+from .trainer import train
 
 FORMAT = "emlc_lib.EMLCClassifier 1"
 

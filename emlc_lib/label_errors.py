@@ -16,9 +16,10 @@ from .checkpoint import write_atomically
 from .config import Config
 from .correction import soft_labels
 from .data import ExperimentData
+from .evaluation import predict
 from .models import Classifier, Teacher
 from .randomness import Stream, numpy_generator
-from .trainer import predict, train
+from .trainer import train
 
 
 def ranking_quality(suspicion: np.ndarray, wrong: np.ndarray) -> dict[str, float]:

@@ -19,11 +19,12 @@ from filelock import FileLock, Timeout
 from .checkpoint import CheckpointError, write_atomically, write_json
 from .config import Config
 from .data import ExperimentData, data_root, prepare
+from .evaluation import best_epoch
 from .models import Classifier, Teacher, build_classifier, build_teacher, load_weights, save_weights
 from .presets import make_config
 from .processes import check_processes, from_first, launch, one_of_each_machine_first, own_share
 from .randomness import Stream, torch_generator
-from .trainer import CHECKPOINT, Trained, best_epoch, train
+from .trainer import CHECKPOINT, Trained, train
 
 RESULT = "result.json"
 

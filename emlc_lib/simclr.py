@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ from torch.nn import functional as F
 from .augment import standardise
 from .checkpoint import clear_temporaries, read_own_checkpoint, restore, save_checkpoint
 from .complaints import numbers_are_no_booleans, readable, unknown_name
-from .config import ConfigError, Dataset, Model, check_device
+from .config import ConfigError, Dataset, Model
 from .data import NORMALISATION
+from .devices import check_device
+from .divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
 from .execution import Precision, autocast
 from .models import build_features, initialise
 from .progress import progress
@@ -187,7 +188,7 @@ def pretrain(
     Raises:
         ConfigError: batch_size is more than the number of images.
         CheckpointError: the folder's checkpoint is damaged or of another configuration.
-        FloatingPointError: the loss is not finite; the checkpoint of the last epoch before stays.
+        FloatingPointError: the loss or a weight is not finite; the checkpoint of the last epoch before stays.
     """
     if config.batch_size > len(images):
         raise ConfigError(f"batch_size: {config.batch_size} is more than the {len(images)} images")
@@ -214,15 +215,15 @@ def pretrain(
         for group in optimiser.param_groups:
             group["lr"] = config.lr * warmup_cosine(t, steps, rise)
         losses.append(_step(config, networks, optimiser, images, mean, std, recipe, t, per_epoch))
-        if (t + 1) % per_epoch:
+        epoch_ends = (t + 1) % per_epoch == 0
+        if epoch_ends or len(losses) % CHECK_EVERY == 0:
+            recent = [{"NT-Xent": loss} for loss in losses[-CHECK_EVERY:]]
+            kept, cure = what_is_kept(path, len(rows)), smaller_rates({"lr": config.lr}, config.precision)
+            check_finite(recent, networks, {"sgd": optimiser}, last_step=t, kept=kept, cure=cure)
+        if not epoch_ends:
             continue
         loss = torch.stack(losses).double().mean().item()
         losses = []
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"NT-Xent is not finite in epoch {len(rows) + 1}; a smaller lr is the usual cure. "
-                "The last epoch's checkpoint is kept."
-            )
         seconds = before + time.perf_counter() - began
         rows.append({"epoch": len(rows) + 1, "loss": loss, "seconds": round(seconds, 1)})
         bar.set_postfix_str(f"epoch {len(rows)}: NT-Xent {loss:.3f}", refresh=False)

@@ -6,29 +6,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from .augment import normalise
 from .batches import Batches
 from .checkpoint import clear_temporaries, read_own_checkpoint, restore, save_checkpoint
 from .config import Config
 from .data import ExperimentData
-from .disk_images import DiskImages
+from .divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
+from .evaluation import EVALUATION_BATCH, best_epoch, evaluate, predict
 from .execution import announce_compilation, matmul_precision
-from .methods import METHODS, Method
-from .metrics import correction_rates
-from .processes import average_statistics, averaged, check_processes, from_first, interleaved, own_share
+from .methods import LOSSES, METHODS, Method
+from .processes import average_statistics, check_processes, from_first, own_share
 from .progress import progress
 from .starts import MakeFeatures, initial_networks
+from .training_log import epoch_means, joint, one_line, step_table
 
 CHECKPOINT = "checkpoint.safetensors"
-EVALUATION_BATCH = 500
 
 
 @dataclass
@@ -51,17 +48,8 @@ class Trained:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch (from 1) at which the student does best on the clean set; see :func:`best_epoch`."""
+        """The epoch (from 1) at which the student does best on the clean set."""
         return best_epoch(self.epochs)
-
-
-def best_epoch(epochs: pd.DataFrame) -> int:
-    """The paper's rule: the epoch of the highest accuracy on the clean set. Test labels play no part.
-
-    Ties, which a student that fits the clean set produces, go to the later epoch.
-    """
-    clean = epochs["student_clean_accuracy"].to_numpy()
-    return int(epochs["epoch"].to_numpy()[np.flatnonzero(clean == clean.max())[-1]])
 
 
 def train(
@@ -98,7 +86,8 @@ def train(
     Raises:
         CheckpointError: the folder's checkpoint is damaged, of another configuration or number of processes.
         ConfigError: so many processes cannot train this configuration together.
-        FloatingPointError: a loss is not finite; the checkpoint of the last epoch before stays.
+        FloatingPointError: a loss, a gradient or a weight is not finite; the checkpoint of the last epoch before
+            stays. See :func:`emlc_lib.divergence.check_finite`.
     """
     started = time.perf_counter()
     share = own_share()
@@ -130,17 +119,22 @@ def train(
         announce_compilation()
     bar = progress(range(t, total), total=total, initial=t, desc=config.method, show=show)
     log: list[dict[str, Tensor]] = []
-    _train_mode(method, True)
+    method.train(True)
     for t in bar:
         with matmul_precision(config.precision):
             log.append(method.step(t))
-        if t + 1 < method.last_step(len(rows) + 1):
+        epoch_ends = t + 1 == method.last_step(len(rows) + 1)
+        if epoch_ends or len(log) % CHECK_EVERY == 0:
+            _check_finite(log[-CHECK_EVERY:], method, t, checkpoint, len(rows))
+        if not epoch_ends:
             continue
-        log = _joint(log, share.world)
+        log = joint(log, share.world)
         average_statistics(method.networks.values())
-        steps = pd.concat([steps, _table(log, first=t + 1 - len(log))], ignore_index=True)
-        _check_finite(steps, len(log))
-        row = {"epoch": len(rows) + 1} | _means(log) | evaluate(method, data)
+        steps = pd.concat([steps, step_table(log, first=t + 1 - len(log))], ignore_index=True)
+        row = {"epoch": len(rows) + 1} | epoch_means(log) | evaluate(method, data)
+        _check_finite(
+            [{"student_clean_loss": torch.tensor(row["student_clean_loss"])}], method, t, checkpoint, len(rows)
+        )
         log = []
         rows.append(row)
         if best_epoch(pd.DataFrame(rows)) == len(rows):
@@ -148,14 +142,14 @@ def train(
         if checkpoint and share.rank == 0:
             now = seconds + time.perf_counter() - started
             _write(checkpoint, config, share.world, method, rows, steps, best, now)
-        bar.set_postfix_str(_summary(row), refresh=False)
+        bar.set_postfix_str(one_line(row), refresh=False)
         if on_epoch:
             on_epoch(row)
         if _stalled(rows, patience):
             bar.close()
             break
-        _train_mode(method, True)
-    _train_mode(method, False)
+        method.train(True)
+    method.train(False)
     seconds += time.perf_counter() - started
     return Trained(method, pd.DataFrame(rows), steps, best, seconds)
 
@@ -164,7 +158,7 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
     """Roughly how long :func:`train` will take here, from a few steps on networks that are thrown away."""
     batches = Batches(config, data)
     method = _build(config, batches, warm=False, show=False)
-    _train_mode(method, True)
+    method.train(True)
     for t in range(method.period):
         method.step(t)  # the first steps pay for allocation and kernel selection
     # Some methods change what they do in the course of training: look at several points of it.
@@ -179,49 +173,12 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
         torch.cuda.synchronize()
     per_step = (time.perf_counter() - began) / steps
     began = time.perf_counter()
-    _train_mode(method, False)
+    method.train(False)
     predict(method.student, data.test_images[:EVALUATION_BATCH], data)
     per_image = (time.perf_counter() - began) / min(EVALUATION_BATCH, len(data.test_images))
     images = (len(data.test_images) + len(data.clean_labels)) * (1 if method.teacher is None else 2)
     warm = config.start_steps * per_step / 3
     return warm + method.last_step(config.epochs) * per_step + config.epochs * images * per_image
-
-
-def evaluate(method: Method, data: ExperimentData) -> dict[str, float]:
-    """Accuracies in evaluation mode, without augmentation; leaves the networks in evaluation mode.
-
-    The clean ones, by which the epoch is chosen, are on the clean set, with ``splits="released"`` on further clean
-    labels.
-    """
-    _train_mode(method, False)
-    clean = predict(method.student, data.validation_images, data)
-    row = {
-        "student_clean_accuracy": _accuracy(clean, data.validation_labels),
-        "student_clean_loss": F.cross_entropy(clean, data.validation_labels).item(),
-    }
-    if not len(data.test_labels):
-        return row
-    test = predict(method.student, data.test_images, data)
-    row["student_test_accuracy"] = _accuracy(test, data.test_labels)
-    if method.teacher is not None:
-        test = predict(method.teacher.classifier, data.test_images, data)
-        row["teacher_test_accuracy"] = _accuracy(test, data.test_labels)
-    return row
-
-
-@torch.no_grad()
-def predict(model: nn.Module, images: Tensor | DiskImages, data: ExperimentData) -> Tensor:
-    """Logits (n, C) for uint8 images (n, channels, h, w), in the model's present mode.
-
-    In a process group every process evaluates its share of the images, and all get all logits.
-    """
-    (rank, world), n = own_share(), len(images)
-    parts = (images[i : i + EVALUATION_BATCH * world : world] for i in range(rank, n, EVALUATION_BATCH * world))
-    return interleaved(torch.cat([model(normalise(part, data.mean, data.std)) for part in parts]), n)
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return (logits.argmax(1) == labels).double().mean().item()
 
 
 def _build(
@@ -234,64 +191,24 @@ def _build(
     return cls(config, batches, student, teacher)
 
 
-def _train_mode(method: Method, mode: bool) -> None:
-    for network in method.networks.values():
-        network.train(mode)
-
-
 def _stalled(rows: list[dict[str, float]], patience: int | None) -> bool:
     """Whether the lowest loss on the clean set is ``patience`` epochs old."""
     losses = [row["student_clean_loss"] for row in rows]
     return patience is not None and bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
-def _joint(log: list[dict[str, Tensor]], world: int) -> list[dict[str, Tensor]]:
-    """The log of the whole batches: the mean of the processes' means, the sum of their counts."""
-    if world == 1:
-        return log
-    means = averaged({(i, name): v.double() for i, entry in enumerate(log) for name, v in entry.items()})
-    return [{n: means[i, n] * (world if n == "correction" else 1) for n in e} for i, e in enumerate(log)]
-
-
-def _table(log: list[dict[str, Tensor]], first: int) -> pd.DataFrame:
-    # One transfer per column instead of one per value.
-    names = sorted({name for entry in log for name in entry} - {"correction"})
-    nan = torch.tensor(float("nan"))
-    columns: dict[str, Any] = {"step": np.arange(first, first + len(log), dtype=np.float64)}
-    for name in names:
-        present = [entry[name] for entry in log if name in entry]
-        values = iter(torch.stack(present).double().cpu())
-        columns[name] = [float(next(values) if name in entry else nan) for entry in log]
-    if "correction" in log[0]:
-        rates = [correction_rates(c) for c in torch.stack([entry["correction"] for entry in log]).cpu()]
-        columns |= pd.DataFrame(rates).to_dict("list")
-    return pd.DataFrame(columns)
-
-
-def _means(log: list[dict[str, Tensor]]) -> dict[str, float]:
-    names = sorted({name for entry in log for name in entry} - {"correction"})
-    row = {n: torch.stack([e[n] for e in log if n in e]).double().mean().item() for n in names}
-    if "correction" in log[0]:
-        row |= correction_rates(torch.stack([entry["correction"] for entry in log]).sum(0))
-    return row
-
-
-def _check_finite(steps: pd.DataFrame, new: int) -> None:
-    recent = steps.iloc[-new:]
-    bad = recent[~np.isfinite(recent["student_loss"])]
-    if len(bad):
-        raise FloatingPointError(
-            f"the student's loss is not finite from step {int(bad['step'].iloc[0])} on; "
-            "a smaller lr or teacher_lr is the usual cure. The last epoch's checkpoint is kept."
-        )
-
-
-def _summary(row: dict[str, float]) -> str:
-    if "student_test_accuracy" not in row:
-        return f"epoch {row['epoch']}: clean set {row['student_clean_accuracy']:.1%}"
-    text = f"epoch {row['epoch']}: test {row['student_test_accuracy']:.1%}"
-    known = np.isfinite(row.get("recovery_all", np.nan))  # not where nobody knows the true labels
-    return text + (f", recovered {row['recovery_all']:.1%}" if known else "")
+def _check_finite(log, method: Method, last_step: int, checkpoint: Path | None, epochs: int) -> None:
+    config = method.config
+    losses = [{name: value for name, value in entry.items() if name.endswith(LOSSES)} for entry in log]
+    rates = {name: getattr(config, name) for name in ("lr", method.second_rate) if name}
+    check_finite(
+        losses,
+        method.networks,
+        method.optimisers,
+        last_step=last_step,
+        kept=what_is_kept(checkpoint, epochs),
+        cure=smaller_rates(rates, config.precision),
+    )
 
 
 def _write(path, config, world, method, rows, steps, best, seconds) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -34,6 +35,11 @@ CONFIG = make_config(
 
 def child(root: Path, plan=None) -> tuple[str, str]:
     """Runs to the end in a process of its own, after ``plan()`` there; how it ended, and its last words."""
+    return finish(*begin(root, plan))
+
+
+def begin(root: Path, plan=None) -> tuple[int, int]:
+    """Starts a process that makes the run; its number, and where its last words are read."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
@@ -48,6 +54,10 @@ def child(root: Path, plan=None) -> tuple[str, str]:
             status = 1
         os._exit(status)
     os.close(writer)
+    return pid, reader
+
+
+def finish(pid: int, reader: int) -> tuple[str, str]:
     with os.fdopen(reader) as pipe:
         words = pipe.read()
     _, status = os.waitpid(pid, 0)
@@ -164,7 +174,7 @@ def trials(root: Path, seed: int) -> dict:
     ends = until_finished(root / "limited", [small_files], 1)
     report["limited"] = [1, int(ends[0][0] == "raised" and "File too large" in ends[0][1]), same("limited")]
     report["left over"] = [str(p.relative_to(root)) for p in root.rglob("*.tmp")]
-    report |= damaged(root, draw, same)
+    report |= damaged(root, draw, same) | at_once(root, draw, same)
     return report
 
 
@@ -195,10 +205,39 @@ def damaged(root: Path, draw: random.Random, same) -> dict:
     checkpoint.save_file(tensors, file, metadata={"metadata": text, "sha256": checkpoint._checksum(tensors, text)})
     end, words = child(root / "older")
     others.append(end == "raised" and "differs in meta_weights" in words and file.is_file())
-    return {"cut": [8, sum(cut)], "flipped": [8, sum(flipped)], "older": [1, sum(others)]}
+    others.append(older_result(root / "whole"))
+    return {"cut": [8, sum(cut)], "flipped": [8, sum(flipped)], "older": [2, sum(others)]}
+
+
+def older_result(root: Path) -> bool:
+    """A finished run of a version that had a parameter more is refused, said which, and kept."""
+    copy = root.with_name("older result")
+    shutil.copytree(root, copy)
+    (file,) = copy.glob("*/result.json")
+    result = json.loads(file.read_text())
+    result["config"]["forgotten"] = 1
+    file.write_text(json.dumps(result))
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    end, words = child(copy)
+    same = before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    return end == "raised" and "forgotten" in words and "delete it" in words and same
+
+
+def at_once(root: Path, draw: random.Random, same) -> dict:
+    """Two processes that start the same run together; in half of the trials one is killed on its way."""
+    held = []
+    for i in range(6):
+        pair = [begin(root / f"pair{i}", plan_of(draw, kill) if i % 2 else None), begin(root / f"pair{i}")]
+        ends = [finish(*begun) for begun in pair]
+        # With a fault in the first, the other one may have made the run before.
+        held.append(ends[1] == ("ended", "") and (ends[0][0] == "killed" or ends[0] == ("ended", "")))
+        held[-1] &= same(f"pair{i}")
+    return {"at once": [6, sum(held)]}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    # Jobs in a shell's background are started without it, and Jupyter's kernels never are.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     DATA = prepare(CONFIG)
     print(json.dumps(trials(Path(sys.argv[1]), int(sys.argv[2]))))

@@ -12,11 +12,12 @@ from torch import nn
 
 from emlc_lib import make_config, prepare, run
 from emlc_lib.batches import Batches
+from emlc_lib.evaluation import predict
 from emlc_lib.methods import EMLC, METHODS
 from emlc_lib.models import SmallCNN
 from emlc_lib.processes import average_statistics, group, own_share
 from emlc_lib.starts import warm_up
-from emlc_lib.trainer import _joint, predict
+from emlc_lib.training_log import joint
 
 # Of EMLC, without batch norm unless the name says otherwise.
 CASES = {
@@ -71,7 +72,7 @@ def train_case(name):
     average_statistics(method.networks.values())
     for key, network in method.networks.items():
         result |= {f"{key}/{n}": v.clone() for n, v in network.state_dict().items()}
-    for t, entry in enumerate(_joint(log, own_share().world)):
+    for t, entry in enumerate(joint(log, own_share().world)):
         result |= {f"log {t}/{key}": value for key, value in entry.items()}
     return result
 

@@ -43,5 +43,10 @@ def test_a_damaged_checkpoint_is_refused_with_what_to_do(report, damage):
     assert held == tried > 0
 
 
+def test_two_processes_at_once_make_one_run(report):
+    tried, held = report["at once"]
+    assert held == tried > 0
+
+
 def test_nothing_half_written_is_left(report):
     assert report["left over"] == []

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from emlc_lib import make_config, prepare
+from emlc_lib.evaluation import predict
 from emlc_lib.label_errors import flagged_quality, out_of_fold, ranking_quality, suspicions
-from emlc_lib.trainer import predict, train
+from emlc_lib.trainer import train
 
 
 class TestQuality:

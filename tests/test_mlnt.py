@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
 from emlc_lib.augment import normalise
+from emlc_lib.evaluation import predict
 from emlc_lib.methods import MLNT
 from emlc_lib.methods.mlnt import consistency_gradient, synthetic_labels
 from emlc_lib.randomness import Stream, torch_generator
-from emlc_lib.trainer import predict, train
+from emlc_lib.trainer import train
 
 
 def built(**changes):

@@ -1,6 +1,6 @@
 """Training methods by name. A new one is a file with a :class:`Method` and a line here."""
 
-from .base import Method
+from .base import LOSSES, Method
 from .cross_entropy import CleanOnly, CrossEntropy
 from .emlc import EMLC
 from .fasten import FasTEN
@@ -22,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
 
 __all__ = [
     "EMLC",
+    "LOSSES",
     "METHODS",
     "MLC",
     "MLNT",

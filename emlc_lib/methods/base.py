@@ -15,6 +15,9 @@ from ..models import Classifier, Teacher
 from ..processes import average_gradients
 from ..schedules import lr_factor
 
+# How names of logged losses end. Other numbers may be NaN where they are not defined: a mean over none.
+LOSSES = ("_loss", "_ce", "_bce")
+
 
 class Method(ABC):
     """A way of training a student; the trainer does everything else.
@@ -25,11 +28,13 @@ class Method(ABC):
 
     Attributes:
         needs_teacher: whether a :class:`Teacher` is built for this method.
+        second_rate: the parameter that is the learning rate of what trains beside the student.
         networks: by name, with at least ``student``.
         optimisers: by name.
     """
 
     needs_teacher = False
+    second_rate: str | None = None
 
     def __init__(self, config: Config, batches: Batches, student: Classifier, teacher: Teacher | None):
         self.config, self.batches = config, batches
@@ -39,6 +44,11 @@ class Method(ABC):
         if teacher is not None:
             self.networks["teacher"] = teacher
         self.optimisers: dict[str, torch.optim.Optimizer] = {"student": self.sgd(student, config.lr)}
+
+    def train(self, mode: bool) -> None:
+        """Puts all networks into training or evaluation mode."""
+        for network in self.networks.values():
+            network.train(mode)
 
     @property
     def period(self) -> int:
@@ -96,6 +106,7 @@ class Method(ABC):
         """Trains on batch t; networks are in training mode.
 
         Returns:
-            Detached tensors to log: scalars by name and, under ``correction``, what
-            :func:`emlc_lib.metrics.correction_counts` returns. No entry may force a device synchronisation.
+            Detached tensors to log: scalars by name, a loss by one that ends as :data:`LOSSES` says, and, under
+            ``correction``, what :func:`emlc_lib.metrics.correction_counts` returns. No entry may force a device
+            synchronisation.
         """

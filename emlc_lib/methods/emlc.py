@@ -39,6 +39,7 @@ class EMLC(Method):
     """
 
     needs_teacher = True
+    second_rate = "teacher_lr"
 
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)

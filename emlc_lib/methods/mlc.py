@@ -97,6 +97,8 @@ class _FeaturesAndLogits(nn.Module):
 class MLC(Method):
     """The student learns from the LCN's soft labels; the LCN learns from the student's clean loss afterwards."""
 
+    second_rate = "mlc_lr"
+
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, None)
         generator = torch_generator(config.seed, Stream.MLC_WEIGHTS)

@@ -120,6 +120,8 @@ class MLNT(Method):
     compiled networks have no second derivative.
     """
 
+    second_rate = "mlnt_meta_lr"
+
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)
         self.average = copy.deepcopy(student)

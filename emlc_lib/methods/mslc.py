@@ -103,6 +103,8 @@ class LabelMemory(nn.Module):
 class MSLC(Method):
     """The student learns from labels that two small networks combine; these learn from its clean loss."""
 
+    second_rate = "mslc_lr"
+
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, None)
         dtype, self._classes = student.head.weight.dtype, student.head.out_features

@@ -82,6 +82,8 @@ class MWNet(Method):
     Besides the losses it logs the mean weight of right and of wrong labels.
     """
 
+    second_rate = "mwnet_lr"
+
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)
         weight_net = WeightNet(torch_generator(config.seed, Stream.MWNET_WEIGHTS))
