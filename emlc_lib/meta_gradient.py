@@ -83,9 +83,9 @@ def clean_gradient(student: nn.Module, x: Tensor, labels: Tensor) -> tuple[Param
     """
     with batch_statistics_only(student):
         loss = F.cross_entropy(student(x), labels)
-    names, params = zip(*student.named_parameters(), strict=True)
-    grads = torch.autograd.grad(loss, params)
-    return dict(zip(names, grads, strict=True)), loss.detach()
+    params = dict(student.named_parameters())
+    grads = torch.autograd.grad(loss, list(params.values()))
+    return dict(zip(params, grads, strict=True)), loss.detach()
 
 
 def forward_mode(student: nn.Module, params: Params, x: Tensor, direction: Params) -> Tensor:

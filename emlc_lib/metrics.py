@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -56,4 +58,4 @@ def correction_rates(counts: Tensor) -> dict[str, float]:
 
 
 def _ratio(a: float, b: float) -> float:
-    return a / b if b else float("nan")
+    return a / b if b else math.nan

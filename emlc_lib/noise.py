@@ -87,10 +87,12 @@ class NoisyLabels:
 def transition_matrix(true: np.ndarray, noisy: np.ndarray, n_classes: int) -> np.ndarray:
     """Observed ``T[i, j] = #(true = i, noisy = j) / #(true = i)``, shape (C, C).
 
-    The row of a class that does not occur among ``true`` is the unit row, so that rows always sum to one.
+    The row of a class that does not occur among ``true`` is the unit row, so that rows always sum to one. Samples
+    whose true label is unknown, -1, do not count.
     """
-    counts = np.zeros((n_classes, n_classes))
-    np.add.at(counts, (true, noisy), 1.0)
+    known = true >= 0
+    pairs = n_classes * true[known] + noisy[known]
+    counts = np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
     totals = counts.sum(axis=1, keepdims=True)
     return np.where(totals > 0, counts / np.maximum(totals, 1), np.eye(n_classes))
 
@@ -205,7 +207,7 @@ def read_human_labels(path: str | Path, key: str) -> np.ndarray:
     labels = columns[key]
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"human_labels: {key} of {path.name} holds {labels.dtype} values, not integers")
-    return labels.astype(np.int64).reshape(-1)
+    return labels.astype(np.int64).ravel()
 
 
 def _checked_labels(labels, n_classes: int, name: str = "labels") -> np.ndarray:

@@ -128,3 +128,12 @@ class TestCorruptHalf:
     def test_unknown_strategy(self):
         with pytest.raises(ValueError, match=r"^corruption: 'adversary' is not one of adversarial, random, none"):
             corrupt_half(torch.arange(4), normal(4, 4), "adversary", generator())
+
+
+@pytest.mark.parametrize("strategy", ["adversarial", "random", "none"])
+def test_labels_stay_on_their_device(strategy):
+    """On torch's device without memory, which stands for one that is not the generator's."""
+    labels, logits = torch.zeros(6, dtype=torch.int64, device="meta"), torch.zeros(6, 3, device="meta")
+    value = corrupt_half(labels, logits, strategy, generator())
+    assert value.device.type == "meta"
+    assert value.shape == (6,)

@@ -16,8 +16,11 @@ from emlc_lib.meta_gradient import (
     InnerStep,
     batch_statistics_only,
     clean_gradient,
+    double_backward_surrogate,
     exact_surrogate,
+    forward_mode,
     k_step_surrogate,
+    k_step_vectors,
     log_prob_jvp,
     lookahead_weights,
     parameters_of,
@@ -179,6 +182,53 @@ def test_jvp_against_the_full_jacobian(make_problem, shared):
     expected = sum((jacobian[n] * direction[n]).flatten(2).sum(2) for n in w)
     assert relative_error(value, expected) <= 1e-12
     assert not value.requires_grad
+
+
+def test_the_usual_way_gives_proposition_1(make_problem):
+    """A second backward pass, without Proposition 3, against g_w^T times the explicit mixed Hessian."""
+    problem, lr = make_problem("mlp", k=1), 0.3
+    (x, given) = problem.noisy[0]
+    before = parameters_of(problem.student)
+    h = mixed_hessian(problem.student, problem.teacher, before, x, given)
+    steps, g_w = take_steps(problem, lr=lr)
+    problem.student.load_state_dict(before)  # where the noisy batch's gradient is taken
+    named = dict(problem.student.named_parameters())
+    loss = -(steps[0].soft_labels * problem.student(x).log_softmax(1)).sum(1).mean()
+    gradients = dict(zip(named, torch.autograd.grad(loss, named.values(), create_graph=True), strict=True))
+    value = teacher_gradient(problem, double_backward_surrogate(gradients, g_w, lr=lr))
+    assert relative_error(value, -lr * (flat(g_w.values()) @ h)) <= 1e-10
+
+
+def test_exact_vectors_are_those_of_plain_sgd_unless_told_otherwise(make_problem):
+    problem = make_problem("mlp", k=3)
+    expected = unrolled_gradient(problem.student, problem.teacher, problem.noisy, problem.clean, lr=0.2)
+    steps, g_w = take_steps(problem, lr=0.2)
+    value = teacher_gradient(problem, exact_surrogate(problem.student, steps, g_w, lr=0.2))
+    assert relative_error(value, expected) <= 1e-9
+
+
+def test_vectors_come_from_the_tape_or_the_product_that_is_given(make_problem):
+    """Both give the same numbers as the plain way, so whether they are used must be counted."""
+    problem, used = make_problem("mlp", k=2), []
+    taped = TapedForward(problem.student)
+    steps, g_w = take_steps(problem, lr=0.1, taped=taped)
+
+    def product(*args):
+        used.append("product")
+        return forward_mode(*args)
+
+    class Counting:
+        @staticmethod
+        def jvp(*args):
+            used.append("tape")
+            return taped.jvp(*args)
+
+    plain = k_step_vectors(problem.student, steps, g_w, lr=0.1)
+    for options, expected in (({"product": product}, "product"), ({"taped": Counting}, "tape")):
+        used.clear()
+        for v, w in zip(k_step_vectors(problem.student, steps, g_w, lr=0.1, **options), plain, strict=True):
+            assert relative_error(v, w) <= 1e-10
+        assert used == [expected] * 2
 
 
 def test_running_statistics_and_parameters_are_not_touched(make_problem):

@@ -16,6 +16,7 @@ from emlc_lib.noise import (
     NoisyLabels,
     asymmetric_noise,
     human_noise,
+    random_successors,
     read_human_labels,
     successor_classes,
     symmetric_noise,
@@ -354,3 +355,25 @@ class TestHumanLabels:
 def test_a_short_successor_map_is_refused():
     with pytest.raises(ValueError, match="successor: 2 entries for 3 classes"):
         asymmetric_noise([0, 1, 2], 3, 0.5, np.random.default_rng(0), np.array([1, 0]))
+
+
+def test_samples_of_unknown_truth_are_not_in_the_matrix():
+    matrix = transition_matrix(np.array([0, -1, 1, 0, -1]), np.array([1, 1, 1, 0, 0]), 2)
+    assert matrix.tolist() == [[0.5, 0.5], [0, 1]]
+    unknown = np.full(3, -1)
+    assert transition_matrix(unknown, np.array([0, 1, 1]), 2).tolist() == [[1, 0], [0, 1]]
+
+
+def test_one_label_can_move_too():
+    assert asymmetric_noise([0], 2, 1.0, rng(), np.array([1, 0])).expected.tolist() == [[0, 1], [1, 0]]
+    assert symmetric_noise([0], 2, 1.0, rng()).expected.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+
+
+def test_random_successors_are_other_classes_each_as_often():
+    draws = np.stack([random_successors(5, rng(seed)) for seed in range(2000)])
+    for c in range(5):
+        shares = np.bincount(draws[:, c], minlength=5) / len(draws)
+        assert within_five_sigma(shares, np.where(np.arange(5) == c, 0, 0.25), len(draws)).all()
+    assert random_successors(2, rng()).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="n_classes: 1 leave no other class"):
+        random_successors(1, rng())
