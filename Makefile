@@ -2,6 +2,7 @@
 # make test          ruff, pytest, nbval
 # make reproduce     every notebook, headless, on the embedded digits: build/reproduce/
 # make browser-test  notebooks in JupyterLab with Chromium; screenshots: build/jupyterlab/
+# make mutation-test small changes to the mathematics that tests must notice: half an hour
 # make lock          rewrites requirements.lock (needs uv)
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ STAMP := .venv/.installed
 # JupyterLab's settings and the kernel's own debugger warning stay out of notebook outputs.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: install test browser-test reproduce lint lock clean
+.PHONY: install test browser-test mutation-test reproduce lint lock clean
 
 install: $(STAMP)
 
@@ -37,6 +38,14 @@ browser-test: $(STAMP)
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 		{ echo "make browser-test needs Chromium and its driver: apt-get install chromium chromium-driver"; exit 1; }
 	$(BIN)/python -m pytest -m browser --durations=4 tests/browser
+
+mutation-test: $(STAMP)
+	@$(BIN)/python -c 'import mutmut' 2>/dev/null || \
+		{ echo "make mutation-test needs mutmut: $(BIN)/pip install -e '.[mutation]'"; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
+	$(BIN)/mutmut export-cicd-stats
+	$(BIN)/python tests/mutation_score.py
 
 reproduce: $(STAMP)
 	$(BIN)/python -m emlc_lib.reproduce

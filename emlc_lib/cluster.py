@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from .checkpoint import write_atomically
-from .config import Config, ConfigError, readable
+from .complaints import ConfigError, checked
+from .config import Config
 from .data import data_root, is_available
 from .devices import check_device
 from .job_list import TABLE_1_DATASETS, Resources, job_table, report, table_1
@@ -179,10 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _resources(args: argparse.Namespace) -> Resources:
     given = {name: value for name in Resources.model_fields if (value := getattr(args, name)) is not None}
-    try:
-        return Resources(**({"gpus": 0} if args.device == "cpu" else {}) | given)
-    except ValidationError as error:
-        raise ConfigError(readable(error)) from None
+    return checked(Resources, **({"gpus": 0} if args.device == "cpu" else {}) | given)
 
 
 def _table_1_from(args: argparse.Namespace, **common: Any) -> list[Config]:

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from .complaints import numbers_are_no_booleans
-from .complaints import readable as readable
-from .complaints import unknown_name as unknown_name
+from .complaints import ConfigError as ConfigError
+from .complaints import Parameters
 from .devices import known_device
 from .execution import Precision
 from .imagenet import check_imagenet_start
@@ -29,17 +28,11 @@ Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50", "resnet50_
 CLOTHING1M_PRESETS = "take paper, which needs a GPU, or smoke for a trial on a small tree of its layout"
 
 
-class ConfigError(ValueError):
-    """A parameter has a name or a value that is not allowed. The message names it and what is."""
-
-
-class Config(BaseModel):
+class Config(Parameters):
     """Everything a run depends on. Defaults that differ between presets are in :data:`emlc_lib.presets.PRESETS`.
 
     Numbers without a unit in their description are dimensionless.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: Dataset
     preset: Preset = Field(description="where the values below came from; recorded, not interpreted")
@@ -186,11 +179,6 @@ class Config(BaseModel):
     channels_last: bool = Field(
         True, description="layout of images and weights; False is slower nearly everywhere"
     )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
-        return numbers_are_no_booleans(cls, value, info)
 
     @field_validator("device")
     @classmethod

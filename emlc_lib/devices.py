@@ -5,6 +5,13 @@ from __future__ import annotations
 import torch
 
 
+def chosen_device(device: str) -> str:
+    """The device, for ``auto`` CUDA where there is one, else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def known_device(device: str) -> str:
     """The device, if it is one that some machine can have; a ValueError otherwise."""
     try:

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from .config import Config, ConfigError, readable
+from .complaints import ConfigError, checked
+from .config import Config
 from .presets import make_config
 from .processes import check_processes, group, own_share
 from .runs import run
@@ -56,10 +56,7 @@ def _config(args: argparse.Namespace) -> Config:
         return make_config(**given)
     if given:
         raise ConfigError("--config: is a whole configuration; give it or -p")
-    try:
-        return Config(**args.config)
-    except ValidationError as error:
-        raise ConfigError(readable(error)) from None
+    return checked(Config, **args.config)
 
 
 def _value(text: str) -> Any:

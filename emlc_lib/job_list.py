@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from .config import K_METHODS, Config, ConfigError
+from .complaints import ConfigError, Parameters
+from .config import K_METHODS, Config
 from .runs import state
 from .sweep import grid
 from .tables import TABLE_1_COLUMNS, noise_label
@@ -20,10 +21,8 @@ TABLE_1_DATASETS = tuple(dict.fromkeys(dataset for dataset, _, _ in TABLE_1_COLU
 TABLE_1_OTHERS = ("mlc", "mslc", "mwnet", "mlnt", "fasten", "cross_entropy", "clean_only")
 
 
-class Resources(BaseModel):
+class Resources(Parameters):
     """What each job asks for, and what is done with all of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hours: float = Field(12, gt=0, allow_inf_nan=False, description="time limit of a job")
     gpus: int = Field(1, ge=0, description="GPUs of a job; a run uses one at most")

@@ -13,7 +13,8 @@ from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from .config import K_METHODS, Config, ConfigError, unknown_name
+from .complaints import ConfigError, refuse_unknown
+from .config import K_METHODS, Config
 from .data import REPOSITORY, ExperimentData
 from .own_folder import sheet_of
 from .runs import is_finished, provenance
@@ -32,10 +33,7 @@ def check_parameters(known: Iterable[str]) -> None:
     Raises:
         ConfigError: an injected name is not among them, or the parameter ``options`` is no dictionary.
     """
-    known = list(known)
-    for name in _injected_names():
-        if name not in known:
-            raise ConfigError(unknown_name(name, known))
+    refuse_unknown(_injected_names(), known)
     shell = get_ipython()
     options = shell.user_ns.get("options", {}) if shell else {}
     if not isinstance(options, dict):

@@ -5,20 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-import torch
-from pydantic import ValidationError
-
-from .complaints import did_you_mean
-from .config import (
-    CLOTHING1M_PRESETS,
-    Config,
-    ConfigError,
-    OwnConfig,
-    Preset,
-    readable,
-    unknown_name,
-)
-from .devices import check_device
+from .complaints import ConfigError, checked, did_you_mean, refuse_unknown
+from .config import CLOTHING1M_PRESETS, Config, OwnConfig, Preset
+from .devices import check_device, chosen_device
 
 # paper is Table 4. smoke and quick are this project's own, sized for two CPU cores: learning rates that fall to
 # zero, and on CIFAR-10 the weights that this project pretrained by SimCLR.
@@ -67,11 +56,8 @@ def make_config(
     Raises:
         ConfigError: any unknown name or value that is not allowed.
     """
-    unknown = sorted(set(changes) - set(Config.model_fields))
-    if unknown:
-        raise ConfigError(unknown_name(unknown[0], Config.model_fields))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    refuse_unknown(sorted(changes), Config.model_fields)
+    device = chosen_device(device)
     if preset == "auto":
         preset = _auto_preset(dataset, device)
     if not isinstance(preset, str) or preset not in PRESETS:
@@ -88,11 +74,8 @@ def make_config(
     values |= {name: None for name in ("n_clean", "n_noisy") if values.get(name) == "all"}
     if isinstance(values.get("human_labels"), Path):
         values["human_labels"] = str(values["human_labels"])
-    try:
-        cls = OwnConfig if dataset == "own" else Config
-        config = cls(preset=preset, device=device, dataset=dataset, **values)
-    except ValidationError as error:
-        raise ConfigError(readable(error)) from None
+    cls = OwnConfig if dataset == "own" else Config
+    config = checked(cls, preset=preset, device=device, dataset=dataset, **values)
     if device_here:
         try:
             check_device(device)

@@ -8,20 +8,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .augment import standardise
 from .checkpoint import clear_temporaries, read_own_checkpoint, restore, save_checkpoint
-from .complaints import numbers_are_no_booleans, readable, unknown_name
-from .config import ConfigError, Dataset, Model
+from .complaints import ConfigError, Parameters, checked, refuse_unknown
+from .config import Dataset, Model
 from .data import NORMALISATION
-from .devices import check_device
+from .devices import check_device, chosen_device
 from .divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
 from .execution import Precision, autocast
 from .models import build_features, initialise
@@ -33,10 +33,8 @@ from .views import RECIPES, ViewRecipe, random_view
 CHECKPOINT = "pretraining.safetensors"
 
 
-class PretrainConfig(BaseModel):
+class PretrainConfig(Parameters):
     """Everything a pretraining depends on. Numbers without a unit in their description are dimensionless."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: Dataset
     model: Model
@@ -59,11 +57,6 @@ class PretrainConfig(BaseModel):
         if dataset == "clothing1m":
             raise ValueError("clothing1m starts from ImageNet (Table 4); nothing is pretrained on it here")
         return dataset
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
-        return numbers_are_no_booleans(cls, value, info)
 
     @field_validator("device")
     @classmethod
@@ -108,21 +101,15 @@ def make_pretrain_config(
     Raises:
         ConfigError: any unknown name or value that is not allowed.
     """
-    unknown = sorted(set(changes) - set(PretrainConfig.model_fields))
-    if unknown:
-        raise ConfigError(unknown_name(unknown[0], PretrainConfig.model_fields))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    refuse_unknown(sorted(changes), PretrainConfig.model_fields)
+    device = chosen_device(device)
     if model == "auto":
         large = "resnet50" if dataset == "cifar100" else "resnet34"
         model = "small_cnn" if dataset == "digits" else large if device.startswith("cuda") else "resnet_narrow"
     values = dict(DEFAULTS.get(model, DEFAULTS["resnet_narrow"]))
     values |= {name: value for name, value in changes.items() if value is not None}
-    try:
-        cls = OwnPretrainConfig if dataset == "own" else PretrainConfig
-        return cls(dataset=dataset, model=model, device=device, **values)
-    except ValidationError as error:
-        raise ConfigError(readable(error)) from None
+    cls = OwnPretrainConfig if dataset == "own" else PretrainConfig
+    return checked(cls, dataset=dataset, model=model, device=device, **values)
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from emlc_lib.config import Config, ConfigError, unknown_name
+from emlc_lib.complaints import unknown_name
+from emlc_lib.config import Config, ConfigError
 from emlc_lib.config import Method as MethodName
 from emlc_lib.presets import PRESETS, WARM_START, make_config
 
