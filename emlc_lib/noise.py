@@ -211,9 +211,12 @@ def read_human_labels(path: str | Path, key: str) -> np.ndarray:
 
 
 def _checked_labels(labels, n_classes: int, name: str = "labels") -> np.ndarray:
-    labels = np.asarray(labels, dtype=np.int64)
+    labels = np.asarray(labels)
     if labels.ndim != 1:
         raise ValueError(f"{name}: expected one dimension, got shape {labels.shape}")
+    if len(labels) and not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{name}: must be integers, got {labels.dtype} values")
+    labels = labels.astype(np.int64)
     if len(labels) and (labels.min() < 0 or labels.max() >= n_classes):
         raise ValueError(f"{name}: must lie in [0, {n_classes}), got values from {labels.min()} to {labels.max()}")
     return labels

@@ -24,6 +24,7 @@ from emlc_lib.meta_gradient import (
     log_prob_jvp,
     lookahead_weights,
     parameters_of,
+    surrogate,
 )
 from emlc_lib.tangent import TapedForward
 
@@ -283,6 +284,8 @@ class TestWeights:
         steps, g_w = take_steps(problem, lr=0.1)
         with pytest.raises(ValueError, match="1 weights for 2 steps"):
             k_step_surrogate(problem.student, steps, g_w, lr=0.1, weights=[1.0])
+        with pytest.raises(ValueError, match="zip"):
+            surrogate([torch.ones(2, 3)] * 2, [torch.ones(2, 3)])
 
 
 @pytest.mark.gpu

@@ -374,6 +374,23 @@ def test_random_successors_are_other_classes_each_as_often():
     for c in range(5):
         shares = np.bincount(draws[:, c], minlength=5) / len(draws)
         assert within_five_sigma(shares, np.where(np.arange(5) == c, 0, 0.25), len(draws)).all()
+    # Each class has a draw of its own.
+    shifts = (draws - np.arange(5)) % 5
+    assert {len(set(row)) for row in shifts.tolist()} == {1, 2, 3, 4}
     assert random_successors(2, rng()).tolist() == [1, 0]
     with pytest.raises(ValueError, match="n_classes: 1 leave no other class"):
         random_successors(1, rng())
+
+
+@pytest.mark.parametrize("bad", [[0.0, 1.7], [True, False], ["0", "1"]])
+def test_labels_are_integers(bad):
+    with pytest.raises(ValueError, match=r"^labels: must be integers"):
+        symmetric_noise(bad, 2, 0.5, rng())
+    with pytest.raises(ValueError, match=r"^human_labels: must be integers"):
+        human_noise([0, 1], 2, bad)
+
+
+def test_small_integers_become_int64():
+    labels = symmetric_noise(np.array([0, 255], dtype=np.uint8), 256, 0.0, rng())
+    assert (labels.noisy.dtype, labels.true.dtype) == (np.int64, np.int64)
+    assert len(symmetric_noise([], 2, 0.5, rng()).noisy) == 0
