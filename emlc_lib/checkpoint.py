@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .models import load_strictly
+
+_TEMPORARY = re.compile(r".+\.(safetensors|json|csv)\.\d+\.tmp")
 
 
 class CheckpointError(RuntimeError):
@@ -34,9 +37,10 @@ def write_atomically(path: Path, write) -> None:
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Removes what writes that were killed have left in a folder to which nobody else writes."""
-    for left_over in folder.glob("*.tmp"):
-        left_over.unlink()
+    """Removes what killed calls of :func:`write_atomically` have left; nobody else may be writing there."""
+    for file in folder.glob("*.tmp"):
+        if _TEMPORARY.fullmatch(file.name):  # a user's own folder may hold other files of that ending
+            file.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -104,7 +108,7 @@ def _checksum(tensors: dict[str, Tensor], text: str) -> str:
 def read_own_checkpoint(
     path: Path, config: dict[str, Any], processes: int = 1
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """:func:`read_checkpoint` of a run that has this configuration, which the metadata hold under ``config``.
+    """:func:`read_checkpoint` of a run that depends on these values, which the metadata hold under ``config``.
 
     Under ``processes`` they hold how many trained together; none is one.
 

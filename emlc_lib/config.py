@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .complaints import ConfigError as ConfigError
 from .complaints import Parameters
 from .devices import known_device
 from .execution import Precision
 from .imagenet import check_imagenet_start
-from .run_digest import K_METHODS, digest
+from .run_digest import K_METHODS, digest, identity
 from .start_weights import check_start_weights
 
 Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "clothing1m"]
@@ -26,6 +26,10 @@ Preset = Literal["smoke", "quick", "paper"]
 Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50", "resnet50_imagenet"]
 
 CLOTHING1M_PRESETS = "take paper, which needs a GPU, or smoke for a trial on a small tree of its layout"
+
+
+# Pydantic's context for the configuration of a finished run: the files that it began with may be gone.
+STORED = {"stored": True}
 
 
 class Config(Parameters):
@@ -187,7 +191,7 @@ class Config(Parameters):
         return known_device(device)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Config:
+    def _consistent(self, info: ValidationInfo) -> Config:
         if self.noise_type == "human":
             if not self.dataset.startswith("cifar"):
                 raise ValueError("noise_type: human labels exist for cifar10 (10N) and cifar100 (100N) only")
@@ -196,12 +200,20 @@ class Config(Parameters):
         self._check_clothing1m()
         if self.preset == "paper" and not self.dataset.startswith("cifar") and self.dataset != "clothing1m":
             raise ValueError("preset: paper (Table 4) is defined for cifar10, cifar100 and clothing1m")
+        stored = info.context is STORED
         if self.start == "simclr":
-            check_start_weights(self.dataset, self.model, self.start_weights)
+            if not stored:
+                check_start_weights(self.dataset, self.model, self.start_weights)
         elif self.start == "imagenet":
-            check_imagenet_start(self.model, self.start_weights)
+            if not stored:
+                check_imagenet_start(self.model, self.start_weights)
         elif self.start_weights is not None:
             raise ValueError("start_weights: is for start simclr and imagenet only")
+        if self.method == "mslc" and self.mslc_plain_epochs >= self.epochs:
+            raise ValueError(
+                f"mslc_plain_share: {self.mslc_plain_share:.3g} of {self.epochs} epochs are all of them, and "
+                "no label would be corrected; give more epochs or a smaller share"
+            )
         if self.precision == "tf32" and not self.device.startswith("cuda"):
             raise ValueError("precision: tf32 needs a CUDA device")
         if self.share_primal and (self.precision == "bfloat16" or self.compile):
@@ -224,16 +236,27 @@ class Config(Parameters):
             raise ValueError(f"preset: quick is not for clothing1m; {CLOTHING1M_PRESETS}")
 
     @property
+    def mslc_plain_epochs(self) -> int:
+        """Epochs of MSLC before labels are corrected."""
+        return round(self.mslc_plain_share * self.epochs)
+
+    @property
     def shares_primal(self) -> bool:
         """What ``share_primal`` comes to. With k > 1 the memory that is held on to costs what it saves."""
         if self.share_primal is not None:
             return self.share_primal
-        return self.k == 1 and self.precision != "bfloat16" and not self.compile
+        looks_ahead = self.k > 1 and self.method in K_METHODS
+        return not looks_ahead and self.precision != "bfloat16" and not self.compile
 
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits that differ whenever any parameter that this method uses differs."""
         return digest(self.model_dump())
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The parameters that this method uses, with the content of files in place of their names."""
+        return identity(self.model_dump())
 
     @property
     def name(self) -> str:

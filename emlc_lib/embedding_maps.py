@@ -62,7 +62,7 @@ def map_embeddings(
         points.append(map_.assign(x=flat[:, 0], y=flat[:, 1]).round(2))
         in_map = {f"map_{key}": value for key, value in separation(flat, labels).items()}
         numbers.append(
-            {"name": name, "seed": run.config.seed, "digest": run.config.digest}
+            {"name": name, "seed": run.config.seed, "digest": run.digest}
             | {"test_accuracy": run.result["test_accuracy"], "n": len(labels)}
             | separation(vectors, labels)
             | in_map

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pandas as pd
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .batches import Batches
 from .config import Config
 from .data import ExperimentData
+from .execution import matmul_precision
+from .lookahead import gradient_errors_of, gradient_vector
 from .meta_gradient import clean_gradient, exact_vectors, k_step_vectors, lookahead_weights, surrogate
 from .methods import EMLC
 from .progress import progress
@@ -52,25 +52,13 @@ class _Observed(EMLC):
         }
         rows = []
         for kind, vectors in kinds.items():
-            found = self._gradient(vectors)
-            rows.append(
-                {
-                    "kind": kind,
-                    "cosine": F.cosine_similarity(found, exact, dim=0).item(),
-                    "relative_error": ((found - exact).norm() / exact.norm()).item(),
-                    "scale": (found.norm() / exact.norm()).item(),
-                }
-            )
+            rows.append({"kind": kind, **gradient_errors_of(self._gradient(vectors), exact)})
         return rows
 
     def _gradient(self, vectors: list[Tensor]) -> Tensor:
         """The teacher's gradient of the meta term as one vector."""
         labels = [step.soft_labels for step, _ in self._pending]
-        parameters = list(self.teacher.parameters())
-        grads = torch.autograd.grad(
-            surrogate(vectors, labels), parameters, retain_graph=True, materialize_grads=True
-        )
-        return torch.cat([g.flatten() for g in grads]).double()
+        return gradient_vector(surrogate(vectors, labels), self.teacher).double()
 
 
 def gradient_errors(
@@ -84,7 +72,7 @@ def gradient_errors(
 
     Args:
         config: of method emlc with k > 1 and ``teacher_pass`` kept.
-        updates: at how many of the teacher's updates, evenly spread; the last is among them.
+        updates: at about how many of the teacher's updates, evenly spread.
         epochs: stop after so many; None trains to the end.
 
     Returns:
@@ -103,6 +91,7 @@ def gradient_errors(
     method.every = max(1, total // config.k // updates)
     for network in method.networks.values():
         network.train()
-    for t in progress(range(total), total=total, desc="meta-gradients", show=show):
-        method.step(t)
+    with matmul_precision(config.precision):
+        for t in progress(range(total), total=total, desc="meta-gradients", show=show):
+            method.step(t)
     return pd.DataFrame(method.rows)

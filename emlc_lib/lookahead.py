@@ -115,12 +115,13 @@ def compare_weights(
                     for kind, approximate, exact in _gradients(seed, lr, momentum, k, warm):
                         rows.append(
                             {"seed": seed, "lr": lr, "momentum": momentum, "k": k, "weights": kind}
-                            | _errors(approximate, exact)
+                            | gradient_errors_of(approximate, exact)
                         )
     return pd.DataFrame(rows)
 
 
-def _errors(approximate: Tensor, exact: Tensor) -> dict[str, float]:
+def gradient_errors_of(approximate: Tensor, exact: Tensor) -> dict[str, float]:
+    """Cosine, relative error and ratio of lengths of two gradients, each one vector."""
     return {
         "relative_error": ((approximate - exact).norm() / exact.norm()).item(),
         "cosine": F.cosine_similarity(approximate, exact, dim=0).item(),

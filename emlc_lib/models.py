@@ -205,7 +205,10 @@ def build_teacher(classifier: Classifier, generator: torch.Generator, *, hidden:
 
 
 def initialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """He initialisation of a model on the meta device, which is moved to the CPU; returns the model."""
+    """Draws the weights of a model on the meta device, which is moved to the CPU; returns the model.
+
+    Convolutions have He's initialisation, linear layers are uniform within 1 / sqrt(inputs), biases are zero.
+    """
     model.to_empty(device="cpu")
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

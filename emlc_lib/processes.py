@@ -44,7 +44,7 @@ from .config import Config, ConfigError
 from .execution import cores
 from .randomness import WHOLE, Share
 
-METHODS = ("emlc", "cross_entropy", "clean_only")
+PARALLEL_METHODS = ("emlc", "cross_entropy", "clean_only")
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -154,10 +154,15 @@ def check_processes(config: Config, processes: int, *, local: int | None = None)
         raise ConfigError(f"processes: must be a positive integer (got {processes!r})")
     if processes == 1:
         return
-    if config.method not in METHODS:
-        raise ConfigError(f"processes: method {config.method} trains in one; several are for {', '.join(METHODS)}")
-    for name in ("batch_size", "clean_batch_size"):
-        size = getattr(config, name)
+    if config.method not in PARALLEL_METHODS:
+        raise ConfigError(
+            f"processes: method {config.method} trains in one; several are for {', '.join(PARALLEL_METHODS)}"
+        )
+    sizes = {name: getattr(config, name) for name in ("batch_size", "clean_batch_size")}
+    whole_set = config.method == "clean_only" or config.start_steps > 0
+    if whole_set and config.n_clean is not None and config.n_clean < config.batch_size:
+        sizes["n_clean"] = config.n_clean  # then this is a batch
+    for name, size in sizes.items():
         if size % processes:
             raise ConfigError(f"{name}: {size} cannot be shared equally by {processes} processes")
     if config.device.startswith("cuda"):

@@ -25,9 +25,12 @@ _COMPETITORS = ("mlc", "mslc", "mwnet", "mlnt", "fasten")
 
 
 def digest(values: dict[str, Any]) -> str:
-    """Eight hexadecimal digits that differ whenever any parameter in use differs.
+    """Eight hexadecimal digits that differ whenever :func:`identity` does."""
+    return hashlib.sha256(json.dumps(identity(values), sort_keys=True).encode()).hexdigest()[:8]
 
-    Of files, what they hold counts, and not where they lie.
+
+def identity(values: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that the run looks at. Of files, what they hold counts, and not where they lie.
 
     Args:
         values: of a :class:`~emlc_lib.config.Config`, by name.
@@ -40,7 +43,7 @@ def digest(values: dict[str, Any]) -> str:
         used["start_weights"] = weights_digest(start_weights_file(values["dataset"], values["model"], weights))
     elif start == "imagenet":
         used["start_weights"] = imagenet_digest(weights)
-    return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:8]
+    return used
 
 
 def _used(name: str, values: dict[str, Any]) -> bool:

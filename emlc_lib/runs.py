@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from .checkpoint import CheckpointError, write_atomically, write_json
-from .config import Config
+from .config import STORED, Config
 from .data import ExperimentData, data_root, prepare
 from .evaluation import best_epoch
 from .models import Classifier, Teacher, build_classifier, build_teacher, load_weights, save_weights
@@ -45,6 +45,11 @@ class Run:
     result: dict[str, Any]
     epochs: pd.DataFrame
     steps: pd.DataFrame
+
+    @property
+    def digest(self) -> str:
+        """The end of the run's name: it tells apart all runs; made of the files that the run began with."""
+        return self.result["name"].rpartition("-")[2]
 
     def student(self) -> Classifier:
         """The reported student, that of the best clean-set epoch, on the CPU in evaluation mode."""
@@ -180,7 +185,9 @@ def load_run(folder: Path) -> Run:
     try:
         result = json.loads(text)
         tables = [pd.read_csv(folder / name) for name in ("epochs.csv", "steps.csv")]
-        return Run(Config(**result["config"]), folder, result, *tables)
+        config = Config.model_validate(result["config"], context=STORED)
+        result["name"]
+        return Run(config, folder, result, *tables)
     except (OSError, ValueError, KeyError, TypeError) as error:  # pydantic's and pandas' errors are ValueErrors
         what = " ".join(str(error).split())
         raise CheckpointError(
@@ -254,6 +261,7 @@ def command(config: Config, processes: int = 1) -> str:
     text = [f"-p {name} {getattr(config, name)}" for name in needed]
     usual = make_config(**{name: getattr(config, name) for name in [*shown, "human_labels", "human_key"]})
     changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n != "device"}
+    changed |= {n: "all" for n in ("n_clean", "n_noisy") if n in changed and changed[n] is None}
     if "epochs" in changed:
         text.append(f"-p epochs {changed.pop('epochs')}")
     if processes > 1:

@@ -89,8 +89,8 @@ def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
         dataset="own", preset="quick", method="emlc", noise=0.0, n_clean=m, n_noisy="all", start="random",
         model="own" if model.startswith(PREFIX) else model,
     )  # fmt: skip
-    if model.startswith(PREFIX):
-        values["share_primal"] = False  # maximum pooling has no tangent rule there
+    if model.startswith(PREFIX) and "resnet" not in model:
+        values["share_primal"] = False  # emlc_lib.tangent has no rules for their layers
     options = {} if params["options"] is None else params["options"]
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
         raise ConfigError(f"options: must be None or a dictionary of parameters by name (got {options!r})")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .batches import Batches
 from .config import Config
-from .execution import memory_format
+from .divergence import CHECK_EVERY, check_finite, smaller_rates
+from .execution import autocast, memory_format
 from .imagenet import load_imagenet
 from .models import Classifier, Teacher, build_classifier, build_teacher, initialise, load_weights
 from .processes import average_gradients
@@ -82,10 +83,19 @@ def warm_up(model: Classifier, config: Config, batches: Batches, *, show: bool =
     optimiser = torch.optim.SGD(model.parameters(), config.start_lr, momentum=0.9)
     size = min(config.batch_size, len(batches.data.clean_labels))
     model.train()
+    losses: list[dict[str, Tensor]] = []
     for t in progress(range(steps), total=steps, desc="warm-up on the clean set", show=show):
         optimiser.param_groups[0]["lr"] = config.start_lr * warmup_cosine(t, steps, rise)
         batch = batches.clean(t, size, start=True)
         optimiser.zero_grad(set_to_none=True)
-        F.cross_entropy(model(batch.x), batch.labels).backward()
+        with autocast(config.precision, config.device):
+            loss = F.cross_entropy(model(batch.x), batch.labels)
+        loss.backward()
         average_gradients(model.parameters())
         optimiser.step()
+        losses.append({"loss of the warm-up on the clean set": loss.detach()})
+        if len(losses) == CHECK_EVERY or t + 1 == steps:
+            cure = smaller_rates({"start_lr": config.start_lr}, config.precision)
+            kept = "This was before the training"
+            check_finite(losses, {"classifier": model}, {"sgd": optimiser}, last_step=t, kept=kept, cure=cure)
+            losses.clear()

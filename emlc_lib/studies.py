@@ -174,7 +174,7 @@ def curve_table(named: Sequence[tuple[str, Run]], points: int = 60) -> pd.DataFr
         last = ((means.index + 1) * width).to_numpy().clip(max=len(steps))
         means.insert(0, "name", name)
         means.insert(1, "seed", run.config.seed)
-        means.insert(2, "digest", run.config.digest)
+        means.insert(2, "digest", run.digest)
         means.insert(3, "step", last)
         means.insert(4, "epoch", (last / len(steps) * run.config.epochs).round(4))
         tables.append(means.round(5))

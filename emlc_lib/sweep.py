@@ -21,7 +21,7 @@ from .tables import accuracy_table, run_table
 
 
 def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds: Iterable[int], **common) -> list:
-    """Every combination as a configuration; methods other than EMLC have no k, and clean-only no noise.
+    """Every combination as a configuration; only EMLC and MLC have a k, and clean-only has no noise.
 
     Args:
         noises: e.g. ``symmetric:0.9``; ``real`` for Clothing1M. methods, ks, seeds: values of those parameters.

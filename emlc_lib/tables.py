@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -43,6 +45,9 @@ _TABLE_2: list[tuple[str, str, bool, float]] = [
     ("EMLC (k = 1)", "emlc k=1", True, 79.35), ("EMLC (k = 5)", "emlc k=5", True, 78.16),
 ]  # fmt: skip
 
+# Kinds of noise that have a rate.
+RATED = ("symmetric", "asymmetric")
+
 
 def table_2() -> pd.DataFrame:
     """The paper's Table 2, test accuracy in percent on Clothing1M; ``name`` is that of a method here, or empty."""
@@ -51,15 +56,7 @@ def table_2() -> pd.DataFrame:
 
 def paper_accuracy(config: Config) -> tuple[float, float | None] | None:
     """Table 1's or 2's (mean, standard deviation or None) in percent for this setting; None if not in them."""
-    if config.dataset == "clothing1m":
-        mean = _table_2(config.method, config.k)
-        return None if np.isnan(mean) else (mean, None)
-    row = f"emlc k={config.k}" if config.method == "emlc" else config.method
-    column = (config.dataset, config.noise_type, config.noise)
-    if row not in _ROWS or column not in TABLE_1_COLUMNS:
-        return None
-    value = _ROWS[row][TABLE_1_COLUMNS.index(column)]
-    return value if isinstance(value, tuple) or value is None else (value, None)
+    return _in_paper(config.method, config.k, (config.dataset, config.noise_type, config.noise))
 
 
 def run_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -71,7 +68,7 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         config, result, source = run.config, run.result, run.result["provenance"]
         names = ["dataset", "preset", "noise_type", "noise", "method", "k", "seed"]
-        row = {name: getattr(config, name) for name in names} | {"digest": config.digest}
+        row = {name: getattr(config, name) for name in names} | {"digest": run.digest}
         names = ["test_accuracy", "best_epoch", "last_test_accuracy", "last_teacher_test_accuracy"]
         names += ["last_recovery_all", "last_recovery_wrong", "last_confirmed_wrong"]
         names += ["last_gate_right", "last_gate_wrong", "wrong_share"]
@@ -88,25 +85,35 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
 
     Both the paper's rule (best clean-set epoch) and the last epoch are there, the teacher's accuracy and the
     label recovery at the last epoch and, where Table 1 or 2 has the setting, the paper's number; whether the two
-    compare is ``comparable``: only the paper preset does.
+    compare is ``comparable``: only the paper preset does. Where some runs differ from their preset in further
+    parameters, these are in a column ``options``, and such runs have rows of their own.
 
     Args:
         runs: finished runs, or the :func:`run_table` of some.
+
+    Raises:
+        ValueError: two runs of the same setting and seed.
     """
     table = runs if isinstance(runs, pd.DataFrame) else run_table(runs)
     if table.empty:
         return pd.DataFrame()
     k = np.where(table["method"].isin(K_METHODS), " k=" + table["k"].astype(str), "")
     labelled = table.assign(
-        noise=[noise_label(row.noise_type, row.noise) for row in table.itertuples()],
+        noise=[
+            noise_label(row.noise_type, row.noise, _told(row.command, "human_key")) for row in table.itertuples()
+        ],
         method=table["method"] + k,
+        options=[_options(command) for command in table["command"]],
         paper=[
-            _table_1(row.method, row.k, (row.dataset, row.noise_type, row.noise)) for row in table.itertuples()
+            (_in_paper(row.method, row.k, (row.dataset, row.noise_type, row.noise)) or [np.nan])[0]
+            for row in table.itertuples()
         ],
     )
+    setting = ["dataset", "preset", "noise", "method", "options"]
+    _one_run_a_seed(labelled, setting)
     percent = ["test_accuracy", "last_test_accuracy", "last_teacher_test_accuracy", "last_recovery_all"]
     labelled[percent] *= 100
-    result = labelled.groupby(["dataset", "preset", "noise", "method"], sort=False).agg(
+    result = labelled.groupby(setting, sort=False).agg(
         n=("test_accuracy", "size"),
         mean=("test_accuracy", "mean"),
         std=("test_accuracy", "std"),
@@ -117,8 +124,9 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
         seconds=("seconds", "mean"),
         paper=("paper", "first"),
     )
-    result["comparable"] = result.index.get_level_values("preset") == "paper"
-    return result.round(2).reset_index()
+    result = result.round(2).reset_index()
+    result["comparable"] = (result["preset"] == "paper") & (result["options"] == "")
+    return result if result["options"].any() else result.drop(columns="options")
 
 
 def caption(table: pd.DataFrame) -> str:
@@ -130,7 +138,8 @@ def caption(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     parts = [first["dataset"]]
     if len(table[["noise_type", "noise"]].drop_duplicates()) == 1:
-        parts.append(f"{100 * first['noise']:g} % {first['noise_type']} noise")
+        rate = f"{100 * first['noise']:g} % " if first["noise_type"] in RATED else ""
+        parts.append(f"{rate}{first['noise_type']} noise")
     by = [column for column in ("name", "method", "k", "noise_type", "noise") if column in table]
     counts = table.groupby(by)["seed"].nunique()
     low, high = counts.min(), counts.max()
@@ -150,12 +159,16 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
         table: :func:`run_table` with EMLC, the baselines and the same seeds for all. Clean-only training does
             not see the noise; its runs serve every setting.
 
+    Raises:
+        ValueError: two runs of the same method, k, noise and seed, which differ in something else.
+
     Returns:
         One row per noise setting: ``emlc`` (mean test accuracy, percent), ``k``, and per baseline ``minus``
         (mean difference over seeds, in points), ``error`` (its standard error over seeds, which pairs runs on the
         same split) and ``clear`` (whether it exceeds twice that error).
     """
     rows = []
+    _one_run_a_seed(table, ["method", "k", "noise_type", "noise"])
     emlc = table[table["method"] == "emlc"]
     for (kind, noise), part in emlc.groupby(["noise_type", "noise"], sort=False):
         k = part.groupby("k")["test_accuracy"].mean().idxmax()
@@ -173,21 +186,38 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
     return pd.DataFrame(rows).round(2)
 
 
-def noise_label(kind: str, rate: float) -> str:
-    """E.g. ``symmetric 0.9``; real noise has no rate."""
-    return kind if kind == "real" else f"{kind} {rate:g}"
+def noise_label(kind: str, rate: float, key: str = "") -> str:
+    """E.g. ``symmetric 0.9``; human labels have their ``key`` in place of a rate, real noise has neither."""
+    return f"{kind} {rate:g}" if kind in RATED else f"{kind} {key}".strip()
 
 
-def _table_1(method: str, k: int, column: tuple[str, str, float]) -> float:
+def _told(command: str, name: str) -> str:
+    """The value of a parameter in a run's command, or nothing."""
+    found = re.search(rf"-p {name} (\S+)", command)
+    return found.group(1) if found else ""
+
+
+def _options(command: str) -> str:
+    """What a run's command changes in its preset: epochs, processes, and what is under ``options``."""
+    parts = [f"{name} {_told(command, name)}" for name in ("epochs", "processes") if _told(command, name)]
+    more = re.search(r"-y '(.*)'$", command)
+    if more:
+        parts += [f"{name} {value}" for name, value in json.loads(more.group(1))["options"].items()]
+    return ", ".join(parts)
+
+
+def _one_run_a_seed(table: pd.DataFrame, setting: list[str]) -> None:
+    twice = table[table.duplicated([*setting, "seed"])]
+    if len(twice):
+        what = ", ".join(f"{name} {twice.iloc[0][name]}" for name in [*setting, "seed"])
+        raise ValueError(f"runs: two of them are of {what}; choose runs that differ in their seed alone")
+
+
+def _in_paper(method: str, k: int, column: tuple[str, str, float]) -> tuple[float, float | None] | None:
+    row = f"emlc k={k}" if method == "emlc" else method
     if column[0] == "clothing1m":
-        return _table_2(method, k)
-    row = f"emlc k={k}" if method == "emlc" else method
+        return next(((value, None) for _, name, _, value in _TABLE_2 if name == row), None)
     if row not in _ROWS or column not in TABLE_1_COLUMNS:
-        return float("nan")
+        return None
     value = _ROWS[row][TABLE_1_COLUMNS.index(column)]
-    return float("nan") if value is None else value[0] if isinstance(value, tuple) else value
-
-
-def _table_2(method: str, k: int) -> float:
-    row = f"emlc k={k}" if method == "emlc" else method
-    return next((value for _, name, _, value in _TABLE_2 if name == row), float("nan"))
+    return value if isinstance(value, tuple) or value is None else (value, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,11 @@ def train(
         FloatingPointError: a loss, a gradient or a weight is not finite; the checkpoint of the last epoch before
             stays. See :func:`emlc_lib.divergence.check_finite`.
     """
+    with matmul_precision(config.precision):
+        return _train(config, data, folder, show, on_epoch, patience, features)
+
+
+def _train(config, data, folder, show, on_epoch, patience, features) -> Trained:
     started = time.perf_counter()
     share = own_share()
     check_processes(config, share.world, local=1)
@@ -97,7 +103,7 @@ def train(
     checkpoint = folder / CHECKPOINT if folder else None
     if folder and share.rank == 0:
         clear_temporaries(folder)
-    known = (checkpoint, config.model_dump(), share.world)
+    known = (checkpoint, config.identity, share.world)
     saved = from_first(lambda: read_own_checkpoint(*known) if checkpoint and checkpoint.is_file() else None)
     method = _build(config, batches, warm=saved is None, show=show, features=features)
     rows: list[dict[str, float]] = []
@@ -107,6 +113,7 @@ def train(
     if saved:
         tensors, metadata = saved
         restore(tensors, method.networks, method.optimisers)
+        _compare_threads(config, metadata)
         rows, seconds = metadata["epochs"], metadata["seconds"]
         steps = pd.DataFrame(tensors["extra/steps"].numpy(), columns=metadata["step_columns"])
         best = {name[11:]: value for name, value in tensors.items() if name.startswith("extra/best/")}
@@ -121,8 +128,7 @@ def train(
     log: list[dict[str, Tensor]] = []
     method.train(True)
     for t in bar:
-        with matmul_precision(config.precision):
-            log.append(method.step(t))
+        log.append(method.step(t))
         epoch_ends = t + 1 == method.last_step(len(rows) + 1)
         if epoch_ends or len(log) % CHECK_EVERY == 0:
             _check_finite(log[-CHECK_EVERY:], method, t, checkpoint, len(rows))
@@ -156,6 +162,11 @@ def train(
 
 def estimate_seconds(config: Config, data: ExperimentData) -> float:
     """Roughly how long :func:`train` will take here, from a few steps on networks that are thrown away."""
+    with matmul_precision(config.precision):
+        return _estimate(config, data)
+
+
+def _estimate(config: Config, data: ExperimentData) -> float:
     batches = Batches(config, data)
     method = _build(config, batches, warm=False, show=False)
     method.train(True)
@@ -191,6 +202,16 @@ def _build(
     return cls(config, batches, student, teacher)
 
 
+def _compare_threads(config: Config, metadata: dict) -> None:
+    before, now = metadata["threads"], torch.get_num_threads()
+    if config.device == "cpu" and before != now:
+        warnings.warn(
+            f"the checkpoint was written with {before} threads and is resumed with {now}, which sum in another "
+            f"order: the result differs by rounding from an undisturbed run's; OMP_NUM_THREADS={before} avoids it",
+            stacklevel=4,
+        )
+
+
 def _stalled(rows: list[dict[str, float]], patience: int | None) -> bool:
     """Whether the lowest loss on the clean set is ``patience`` epochs old."""
     losses = [row["student_clean_loss"] for row in rows]
@@ -215,8 +236,9 @@ def _write(path, config, world, method, rows, steps, best, seconds) -> None:
     extra = {"steps": torch.tensor(steps.to_numpy(np.float64))}
     extra |= {f"best/{name}": value for name, value in best.items()}
     metadata = {
-        "config": config.model_dump(),
+        "config": config.identity,
         "processes": world,
+        "threads": torch.get_num_threads(),
         "epochs": rows,
         "step_columns": list(steps.columns),
         "seconds": seconds,

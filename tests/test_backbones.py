@@ -8,6 +8,9 @@ import torchvision
 from emlc_lib import ConfigError, EMLCClassifier
 from emlc_lib.backbones import IMAGENET, PREFIX, TORCHVISION, empty_features
 from emlc_lib.data import NORMALISATION
+from emlc_lib.own_data import pair
+from emlc_lib.settings import settle
+from emlc_lib.tangent import TapedForward, UnsupportedModel
 
 # Trainings of one step correct nothing, and say so.
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in ("no label was changed", "the gate stayed")]
@@ -102,3 +105,15 @@ def test_pretraining_on_the_images_themselves(channels, tmp_path):
     assert np.array_equal(one.predict_proba(x), again.predict_proba(x))
     assert not np.array_equal(one.predict_proba(x), longer.predict_proba(x))
     assert comes_back(one, x, tmp_path)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_activations_are_shared_where_there_are_rules_for_the_layers(name):
+    noisy, clean = sets(size=32)
+    _, _, _, config = settle(EMLCClassifier(model=PREFIX + name, k=1).get_params(), pair(noisy, clean, None))
+    features, _ = empty_features(PREFIX + name, 3)
+    if config.shares_primal:
+        assert TapedForward(features)
+    else:
+        with pytest.raises(UnsupportedModel):
+            TapedForward(features)

@@ -82,6 +82,7 @@ BAD = [
     ("mlc_mix_clean", {"mlc_mix_clean": "half"}),
     ("mlc_curvature", {"mlc_curvature": "diagonal"}),
     ("mslc_plain_share", {"mslc_plain_share": 1}),
+    ("mslc_plain_share", {"method": "mslc", "epochs": 1, "mslc_plain_share": 0.6}),
     ("step_order", {"step_order": "backwards"}),
     ("splits", {"splits": "overlapping"}),
     ("asymmetric_map", {"asymmetric_map": "flip"}),

@@ -90,13 +90,14 @@ def test_a_fused_teacher_pass_is_one_pass_over_the_batches_together():
     with batch_statistics_only(built.teacher), torch.no_grad():
         together = built.teacher(torch.cat([b.x for b in ahead]), torch.cat([b.given for b in ahead]))
     for t, batch in enumerate(ahead):
-        corrected = built._correct(t, batch)
+        own, corrected = built._correct(t)
+        assert torch.equal(own.x, batch.x)
         part = slice(10 * t, 10 * (t + 1))
         torch.testing.assert_close(corrected.soft_labels, together.soft_labels[part], rtol=1e-12, atol=1e-12)
         assert torch.equal(corrected.given, batch.given)
     # One pass, so one update of the running statistics, and one teacher update at the end.
     assert built.teacher.classifier.features[1].num_batches_tracked == 1
-    assert not built._fused
+    assert not built._ahead
     whole = after(6, k=3, teacher_pass="fused")
     assert all(value.isfinite().all() for value in whole.values())
 

@@ -23,7 +23,7 @@ from emlc_lib.batches import Batches
 from emlc_lib.checkpoint import CheckpointError
 from emlc_lib.distributed import main
 from emlc_lib.losses import corrupt_half
-from emlc_lib.processes import METHODS, ProcessError, averaged, check_processes, from_first, launch
+from emlc_lib.processes import PARALLEL_METHODS, ProcessError, averaged, check_processes, from_first, launch
 from emlc_lib.randomness import Share
 from emlc_lib.runs import load_run
 from emlc_lib.trainer import CHECKPOINT, train
@@ -264,8 +264,17 @@ class TestRefused:
             ({}, "2", "processes: must be a positive integer"),
             ({}, True, "processes: must be a positive integer"),
             ({"batch_size": 33}, 2, "batch_size: 33 cannot be shared equally by 2"),
+            (
+                {"method": "clean_only", "n_clean": 50, "batch_size": 64},
+                4,
+                "n_clean: 50 cannot be shared equally by 4",
+            ),
             ({"clean_batch_size": 31}, 2, "clean_batch_size: 31 cannot be shared equally by 2"),
-            ({"method": "mlc"}, 2, f"processes: method mlc trains in one; several are for {', '.join(METHODS)}"),
+            (
+                {"method": "mlc"},
+                2,
+                f"processes: method mlc trains in one; several are for {', '.join(PARALLEL_METHODS)}",
+            ),
         ],
     )
     def test_before_any_work(self, tmp_path, changes, processes, message):

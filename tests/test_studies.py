@@ -113,8 +113,8 @@ def test_differences_are_paired_by_seed():
 
 def fake_run(n, k, **columns):
     steps = pd.DataFrame({"step": np.arange(n)} | columns)
-    config = SimpleNamespace(k=k, seed=3, digest="d", epochs=2)
-    return SimpleNamespace(steps=steps, config=config)
+    config = SimpleNamespace(k=k, seed=3, epochs=2)
+    return SimpleNamespace(steps=steps, config=config, digest="d")
 
 
 def test_curves_are_means_over_windows():

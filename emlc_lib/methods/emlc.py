@@ -45,7 +45,7 @@ class EMLC(Method):
         super().__init__(config, batches, student, teacher)
         self.optimisers["teacher"] = self.sgd(teacher, config.teacher_lr, config.teacher_momentum)
         self._pending: list[tuple[InnerStep, NoisyBatch]] = []
-        self._fused: list[TeacherOutput] = []
+        self._ahead: list[tuple[NoisyBatch, TeacherOutput]] = []
         needs_tape = config.meta_term and config.meta_weights != "exact"
         self._taped = TapedForward(student) if needs_tape and config.shares_primal else None
         self._teacher_features = compiled(teacher.classifier.features, config.compile)
@@ -56,8 +56,7 @@ class EMLC(Method):
         return self.config.k
 
     def step(self, t: int) -> dict[str, Tensor]:
-        batch = self.batches.noisy(t)
-        corrected = self._correct(t, batch)
+        batch, corrected = self._correct(t)
         soft_labels = corrected.soft_labels.detach()
         before = parameters_of(self.student) if self.config.meta_term else {}
         logits, tape = self._taped(batch.x) if self._taped else (self.logits(batch.x), None)
@@ -77,20 +76,19 @@ class EMLC(Method):
         with autocast(self.config.precision, self.config.device):
             return self.teacher.correct(self._teacher_features(x), given)
 
-    def _correct(self, t: int, batch: NoisyBatch) -> TeacherOutput:
-        """The teacher on noisy batch t, with its graph unless that is made again at the update."""
-        how = self.config.teacher_pass
-        if how == "recomputed":
-            with torch.no_grad():
-                return self._teach(batch.x, batch.given)
-        if how == "kept":
-            return self._teach(batch.x, batch.given)
-        if not self._fused:  # the teacher stays as it is until its update: all batches up to then at once
-            ahead = [batch] + [self.batches.noisy(t + i) for i in range(1, self.config.k)]
-            output = self._teach(torch.cat([b.x for b in ahead]), torch.cat([b.given for b in ahead]))
-            parts = zip(*(part.split(len(batch.x)) for part in output), strict=True)
-            self._fused = [TeacherOutput(*part) for part in parts]
-        return self._fused.pop(0)
+    def _correct(self, t: int) -> tuple[NoisyBatch, TeacherOutput]:
+        """Noisy batch t and the teacher on it, with its graph unless that is not needed or made again later."""
+        config = self.config
+        with torch.set_grad_enabled(config.meta_term and config.teacher_pass != "recomputed"):
+            if config.teacher_pass != "fused":
+                batch = self.batches.noisy(t)
+                return batch, self._teach(batch.x, batch.given)
+            if not self._ahead:  # the teacher stays as it is until its update: all batches up to then at once
+                batches = [self.batches.noisy(t + i) for i in range(config.k)]
+                output = self._teach(torch.cat([b.x for b in batches]), torch.cat([b.given for b in batches]))
+                parts = zip(*(part.split(len(batches[0].x)) for part in output), strict=True)
+                self._ahead = [(b, TeacherOutput(*part)) for b, part in zip(batches, parts, strict=True)]
+            return self._ahead.pop(0)
 
     def _update_teacher(self, t: int) -> dict[str, Tensor]:
         clean = self.batches.clean(t // self.config.k, self.config.clean_batch_size)

@@ -114,7 +114,7 @@ class MSLC(Method):
         self.memory = self.networks["memory"] = memory.to(config.device, dtype)
         group = {"params": list(corrector.parameters()), "initial_lr": config.mslc_lr}
         self.optimisers["corrector"] = torch.optim.Adam([group], config.mslc_lr, weight_decay=1e-4)
-        self._plain_steps = batches.last_step(round(config.mslc_plain_share * config.epochs), 1)
+        self._plain_steps = batches.last_step(config.mslc_plain_epochs, 1)
         self._twice = config.meta_pass == "double_backward"
         if self._twice:  # a compiled graph cannot be differentiated twice
             self._student_features = student.features
