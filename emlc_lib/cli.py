@@ -21,7 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"metavar": "NAME", "help": "auto, small_cnn, resnet_narrow, resnet34, resnet50 or torchvision:NAME"},
     "start": {"metavar": "NAME", "help": "auto, random, pretrain, shipped, published or a file of weights"},
     "pretrain_epochs": INTEGER | {"help": "of --start pretrain"},
-    "image_size": INTEGER | {"help": "side in pixels to which images are resized"},
+    "image_size": INTEGER | {"help": "side of the squares that images become; by default 32, for torchvision 224"},
     "epochs": INTEGER | {"help": "passes over the images; by default enough for 600 steps, at least 10"},
     "patience": INTEGER | {"help": "epochs without progress on the verified images before it stops"},
     "start_steps": INTEGER | {"help": "steps on the verified images alone before everything else"},
@@ -112,7 +112,7 @@ def _correct(args: argparse.Namespace) -> str:
     write_sheet(sheet_of(suspicious, args.images, "FOLDER"), args.sheet)
     if args.save is not None:
         estimator.save(args.save)
-    changed = int((table["given_label"] != table["corrected_label"]).sum())
+    changed = int((table["given_label"].notna() & (table["given_label"] != table["corrected_label"])).sum())
     return (
         f"{args.out}: {len(table)} images, {len(verified)} of them verified, {changed} labels changed\n"
         f"{args.sheet}: the {len(suspicious)} most suspicious images"

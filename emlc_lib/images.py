@@ -6,7 +6,8 @@ only by :meth:`Images.pixels`, so that mistakes in labels are found before that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -65,19 +66,25 @@ class Images:
         The aspect ratio is not kept. Grey images become colour ones and the reverse, as ``channels`` says.
 
         Raises:
-            InputError: an image cannot be read.
+            InputError: images cannot be read; the message has the first ten.
         """
         out = torch.empty((len(self), channels, size, size), dtype=torch.uint8)
 
-        def fill(i: int) -> None:
-            out[i] = _resized(self.load(i), size, channels)
+        def fill(i: int) -> str | None:
+            try:
+                out[i] = _resized(self.load(i), size, channels)
+            except InputError as error:
+                return str(error)
+            return None
 
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
             done = progress(
                 pool.map(fill, range(len(self))), total=len(self), desc=f"reading {self.parameter}", show=show
             )
-            for _ in done:
-                pass
+            broken = [error for error in done if error]
+        if broken:
+            more = f" (and {len(broken) - 1} more: {'; '.join(broken[1:10])})" if len(broken) > 1 else ""
+            raise InputError(broken[0] + more)
         return out
 
 
@@ -114,7 +121,7 @@ def read_folder(folder: str | Path, parameter: str = "noisy", *, labelled: bool 
     if not folder.is_dir():
         raise InputError(f"{parameter}: {folder} is not a folder")
     # Hidden files are thumbnails and other tools' own.
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    found = (path.relative_to(folder) for path in _below(folder) if path.suffix.lower() in EXTENSIONS)
     paths = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
     if not paths:
         raise InputError(f"{parameter}: there are no images in {folder} ({', '.join(EXTENSIONS)})")
@@ -164,9 +171,18 @@ def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") 
     return _files(parameter, folder, list(labels), np.array(list(labels.values())))
 
 
+def _below(folder: Path) -> Iterator[Path]:
+    """All that is below the folder, also through links to folders; each folder is entered once."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(root))
+        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(root, name)) not in seen)
+        yield from (Path(root) / name for name in [*folders, *files])
+
+
 def _name(path: str, folder: Path) -> str:
-    """One name per file, however it is written: relative to the folder if it is in there."""
-    whole, root = (folder / path).resolve(), folder.resolve()
+    """One name per file, however it is written: relative to the folder if it is in there; links keep theirs."""
+    whole, root = (Path(os.path.abspath(place)) for place in (folder / path, folder))
     return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else whole.as_posix()
 
 

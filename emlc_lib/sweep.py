@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from joblib import Parallel, delayed
 
-from .checkpoint import write_atomically
+from .checkpoint import CheckpointError, write_atomically
 from .config import K_METHODS, Config, ConfigError
+from .disk_images import DataUnavailable
 from .execution import cores
 from .presets import make_config
 from .progress import progress
@@ -134,9 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         configs = grid_from(args)
-    except ConfigError as error:
+        runs = sweep(configs, root=args.runs, jobs=args.jobs)
+    except (ConfigError, DataUnavailable, CheckpointError, FloatingPointError) as error:
         parser.error(str(error))
-    runs = sweep(configs, root=args.runs, jobs=args.jobs)
     if args.csv:
         write_atomically(args.csv, lambda path: run_table(runs).to_csv(path, index=False))
     print(accuracy_table(runs).to_string(index=False))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from .config import K_METHODS, Config
 from .runs import Run
@@ -165,7 +166,7 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
     Returns:
         One row per noise setting: ``emlc`` (mean test accuracy, percent), ``k``, and per baseline ``minus``
         (mean difference over seeds, in points), ``error`` (its standard error over seeds, which pairs runs on the
-        same split) and ``clear`` (whether it exceeds twice that error).
+        same split) and ``clear`` (whether 0 is outside its 95 % confidence interval by Student's t).
     """
     rows = []
     _one_run_a_seed(table, ["method", "k", "noise_type", "noise"])
@@ -180,10 +181,17 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
                 other = other[(other["noise_type"] == kind) & (other["noise"] == noise)]
             difference = (best - 100 * other.set_index("seed")["test_accuracy"]).dropna()
             row[f"minus {name}"] = difference.mean()
-            row[f"error {name}"] = difference.std() / len(difference) ** 0.5
-            row[f"clear {name}"] = abs(row[f"minus {name}"]) > 2 * row[f"error {name}"]
+            row[f"error {name}"] = difference.std() / max(len(difference), 1) ** 0.5
+            row[f"clear {name}"] = _clear(difference)
         rows.append(row)
     return pd.DataFrame(rows).round(2)
+
+
+def _clear(differences: pd.Series) -> bool:
+    n = len(differences)
+    if n < 2:
+        return False
+    return bool(abs(differences.mean()) > stats.t.ppf(0.975, n - 1) * differences.std() / n**0.5)
 
 
 def noise_label(kind: str, rate: float, key: str = "") -> str:

@@ -164,3 +164,34 @@ def test_a_mistake_stops_the_notebook_before_it_reads_an_image(tmp_path):
         )
     assert (raised.value.ename, raised.value.evalue[:17]) == ("InputError", "clean: is missing")
     assert not (tmp_path / "corrected.csv").exists()
+
+
+class TestLinks:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for name in ("real/1.png", "real/2.png", "photos/b/3.png", "photos/b/4.png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (4, 4)).save(tmp_path / name)
+        (tmp_path / "photos/a").symlink_to(tmp_path / "real")
+        (tmp_path / "photos/b/link.png").symlink_to(tmp_path / "real/1.png")
+        (tmp_path / "photos/b/loop").symlink_to(tmp_path / "photos")
+        return tmp_path / "photos"
+
+    def test_linked_folders_and_files_are_read_by_the_names_of_the_links(self, folder):
+        given = read_given(folder)
+        assert given.names == ["a/1.png", "a/2.png", "b/3.png", "b/4.png", "b/link.png"]
+        assert list(given.labels) == list("aabbb")
+
+    def test_verified_ones_are_known_under_the_same_names(self, folder, tmp_path):
+        (tmp_path / "checked.csv").write_text(f"path,label\na/1.png,a\n{folder}/b/link.png,b\n")
+        assert read_labels(tmp_path / "checked.csv", folder).names == ["a/1.png", "b/link.png"]
+
+
+def test_all_broken_images_are_named_at_once(tmp_path):
+    for i in range(14):
+        path = tmp_path / "a" / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"no image") if i < 12 else Image.new("L", (4, 4)).save(path)
+    with pytest.raises(InputError, match=r"00\.png.* \(and 11 more: .*01\.png.*09\.png") as error:
+        read_given(tmp_path).pixels(4, 1)
+    assert "10.png" not in str(error.value)
