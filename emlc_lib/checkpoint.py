@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .models import load_strictly
+from .start_weights import tensors_digest
 
 _TEMPORARY = re.compile(r".+\.(safetensors|json|csv)\.\d+\.tmp")
 
@@ -70,7 +70,7 @@ def save_checkpoint(
                     tensors[f"optimiser/{name}/{index}/{key}"] = value
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(metadata)
-    header = {"metadata": text, "sha256": _checksum(tensors, text)}
+    header = {"metadata": text, "sha256": tensors_digest(sorted(tensors.items()), text)}
     write_atomically(path, lambda p: save_file(tensors, p, metadata=header))
 
 
@@ -88,21 +88,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text, checksum = header["metadata"], header["sha256"]
-        if _checksum(tensors, text) != checksum:
+        if tensors_digest(sorted(tensors.items()), text) != checksum:
             raise ValueError("its content is not what was written")
         return tensors, json.loads(text)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is damaged or no checkpoint ({error}); delete it to start the run over"
         ) from error
-
-
-def _checksum(tensors: dict[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def read_own_checkpoint(

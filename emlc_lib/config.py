@@ -200,15 +200,8 @@ class Config(Parameters):
         self._check_clothing1m()
         if self.preset == "paper" and not self.dataset.startswith("cifar") and self.dataset != "clothing1m":
             raise ValueError("preset: paper (Table 4) is defined for cifar10, cifar100 and clothing1m")
-        stored = info.context is STORED
-        if self.start == "simclr":
-            if not stored:
-                check_start_weights(self.dataset, self.model, self.start_weights)
-        elif self.start == "imagenet":
-            if not stored:
-                check_imagenet_start(self.model, self.start_weights)
-        elif self.start_weights is not None:
-            raise ValueError("start_weights: is for start simclr and imagenet only")
+        if info.context is not STORED:
+            self._check_start()
         if self.method == "mslc" and self.mslc_plain_epochs >= self.epochs:
             raise ValueError(
                 f"mslc_plain_share: {self.mslc_plain_share:.3g} of {self.epochs} epochs are all of them, and "
@@ -221,6 +214,14 @@ class Config(Parameters):
         if self.n_clean is not None and self.clean_batch_size > self.n_clean:
             raise ValueError(f"clean_batch_size: {self.clean_batch_size} is more than n_clean {self.n_clean}")
         return self
+
+    def _check_start(self) -> None:
+        if self.start == "simclr":
+            check_start_weights(self.dataset, self.model, self.start_weights)
+        elif self.start == "imagenet":
+            check_imagenet_start(self.model, self.start_weights)
+        elif self.start_weights is not None:
+            raise ValueError("start_weights: is for start simclr and imagenet only")
 
     def _check_clothing1m(self) -> None:
         if (self.noise_type == "real") != (self.dataset == "clothing1m"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
+P, R = ParamSpec("P"), TypeVar("R")
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
@@ -37,6 +39,17 @@ def matmul_precision(precision: Precision):
     finally:
         for backend, value in zip(backends, before, strict=True):
             backend.allow_tf32 = value
+
+
+def at_own_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, run within :func:`matmul_precision` of its first argument, a configuration."""
+
+    @functools.wraps(function)
+    def wrapped(config, *arguments, **options):
+        with matmul_precision(config.precision):
+            return function(config, *arguments, **options)
+
+    return wrapped
 
 
 def cores() -> int:

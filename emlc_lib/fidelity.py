@@ -8,7 +8,7 @@ from torch import Tensor
 from .batches import Batches
 from .config import Config
 from .data import ExperimentData
-from .execution import matmul_precision
+from .execution import at_own_precision
 from .lookahead import gradient_errors_of, gradient_vector
 from .meta_gradient import clean_gradient, exact_vectors, k_step_vectors, lookahead_weights, surrogate
 from .methods import EMLC
@@ -61,6 +61,7 @@ class _Observed(EMLC):
         return gradient_vector(surrogate(vectors, labels), self.teacher).double()
 
 
+@at_own_precision
 def gradient_errors(
     config: Config, data: ExperimentData, *, updates: int = 10, epochs: int | None = None, show: bool = True
 ) -> pd.DataFrame:
@@ -91,7 +92,6 @@ def gradient_errors(
     method.every = max(1, total // config.k // updates)
     for network in method.networks.values():
         network.train()
-    with matmul_precision(config.precision):
-        for t in progress(range(total), total=total, desc="meta-gradients", show=show):
-            method.step(t)
+    for t in progress(range(total), total=total, desc="meta-gradients", show=show):
+        method.step(t)
     return pd.DataFrame(method.rows)

@@ -23,7 +23,7 @@ from .config import Dataset, Model
 from .data import NORMALISATION
 from .devices import check_device, chosen_device
 from .divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
-from .execution import Precision, autocast, matmul_precision
+from .execution import Precision, at_own_precision, autocast
 from .models import build_features, initialise
 from .progress import progress
 from .randomness import Stream, torch_generator
@@ -152,6 +152,7 @@ class Pretrained:
     source: str = "trained"
 
 
+@at_own_precision
 def pretrain(
     config: PretrainConfig,
     images: Tensor,
@@ -179,11 +180,6 @@ def pretrain(
     """
     if config.batch_size > len(images):
         raise ConfigError(f"batch_size: {config.batch_size} is more than the {len(images)} images")
-    with matmul_precision(config.precision):
-        return _pretrain(config, images, folder, show, constants, recipe)
-
-
-def _pretrain(config: PretrainConfig, images: Tensor, folder, show, constants, recipe) -> Pretrained:
     images = images.to(config.device)
     path = folder / CHECKPOINT if folder else None
     if folder:

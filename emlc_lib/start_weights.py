@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 # Feature extractors that this project pretrained itself, each with its card (a JSON file of the same name).
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
@@ -18,12 +21,16 @@ def start_weights_file(dataset: str, model: str, named: str | None) -> Path:
 
 def weights_digest(file: Path) -> str:
     """SHA-256 of the tensors in a safetensors file; the order of its header varies from writing to writing."""
-    digest = hashlib.sha256()
     with safe_open(file, framework="pt") as opened:
-        for name in sorted(opened.keys()):
-            value = opened.get_tensor(name)
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.numpy().tobytes())
+        return tensors_digest((name, opened.get_tensor(name)) for name in sorted(opened.keys()))
+
+
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]], text: str = "") -> str:
+    """SHA-256 of a text and of tensors: their names, types, shapes and bytes, in this order."""
+    digest = hashlib.sha256(text.encode())
+    for name, value in tensors:
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

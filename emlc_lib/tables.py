@@ -180,18 +180,11 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
             if name != "clean_only":
                 other = other[(other["noise_type"] == kind) & (other["noise"] == noise)]
             difference = (best - 100 * other.set_index("seed")["test_accuracy"]).dropna()
-            row[f"minus {name}"] = difference.mean()
-            row[f"error {name}"] = difference.std() / max(len(difference), 1) ** 0.5
-            row[f"clear {name}"] = _clear(difference)
+            mean, error = difference.mean(), difference.sem()  # NaN for one seed, which is never clear
+            clear = bool(abs(mean) > stats.t.ppf(0.975, len(difference) - 1) * error)
+            row |= {f"minus {name}": mean, f"error {name}": error, f"clear {name}": clear}
         rows.append(row)
     return pd.DataFrame(rows).round(2)
-
-
-def _clear(differences: pd.Series) -> bool:
-    n = len(differences)
-    if n < 2:
-        return False
-    return bool(abs(differences.mean()) > stats.t.ppf(0.975, n - 1) * differences.std() / n**0.5)
 
 
 def noise_label(kind: str, rate: float, key: str = "") -> str:

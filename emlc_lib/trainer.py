@@ -19,7 +19,7 @@ from .config import Config
 from .data import ExperimentData
 from .divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
 from .evaluation import EVALUATION_BATCH, best_epoch, evaluate, predict
-from .execution import announce_compilation, matmul_precision
+from .execution import announce_compilation, at_own_precision
 from .methods import LOSSES, METHODS, Method
 from .processes import average_statistics, check_processes, from_first, own_share
 from .progress import progress
@@ -53,6 +53,7 @@ class Trained:
         return best_epoch(self.epochs)
 
 
+@at_own_precision
 def train(
     config: Config,
     data: ExperimentData,
@@ -90,11 +91,6 @@ def train(
         FloatingPointError: a loss, a gradient or a weight is not finite; the checkpoint of the last epoch before
             stays. See :func:`emlc_lib.divergence.check_finite`.
     """
-    with matmul_precision(config.precision):
-        return _train(config, data, folder, show, on_epoch, patience, features)
-
-
-def _train(config, data, folder, show, on_epoch, patience, features) -> Trained:
     started = time.perf_counter()
     share = own_share()
     check_processes(config, share.world, local=1)
@@ -160,13 +156,9 @@ def _train(config, data, folder, show, on_epoch, patience, features) -> Trained:
     return Trained(method, pd.DataFrame(rows), steps, best, seconds)
 
 
+@at_own_precision
 def estimate_seconds(config: Config, data: ExperimentData) -> float:
     """Roughly how long :func:`train` will take here, from a few steps on networks that are thrown away."""
-    with matmul_precision(config.precision):
-        return _estimate(config, data)
-
-
-def _estimate(config: Config, data: ExperimentData) -> float:
     batches = Batches(config, data)
     method = _build(config, batches, warm=False, show=False)
     method.train(True)

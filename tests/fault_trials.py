@@ -202,7 +202,11 @@ def damaged(root: Path, draw: random.Random, same) -> dict:
     tensors, metadata = checkpoint.read_checkpoint(file)
     del metadata["config"]["meta_weights"]
     text = json.dumps(metadata)
-    checkpoint.save_file(tensors, file, metadata={"metadata": text, "sha256": checkpoint._checksum(tensors, text)})
+    checkpoint.save_file(
+        tensors,
+        file,
+        metadata={"metadata": text, "sha256": checkpoint.tensors_digest(sorted(tensors.items()), text)},
+    )
     end, words = child(root / "older")
     others.append(end == "raised" and "differs in meta_weights" in words and file.is_file())
     others.append(older_result(root / "whole"))
