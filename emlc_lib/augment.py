@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .autoaugment import CIFAR_POLICY, IMAGENET_POLICY, Policy, apply_policy
+from .autoaugment import CIFAR_POLICY, IMAGENET_POLICY, Policy, apply_plan, draw_plan
+from .execution import to_device
 from .randomness import WHOLE, Share
 
 
@@ -49,16 +50,26 @@ def crop_and_flip(
         generator: a CPU generator, so that the choices do not depend on the device.
         share: which samples of a batch of ``n * share.world`` the images are; each is changed as in that batch.
     """
+    return _cropped(
+        images, padding, *to_device(images.device, *_crop_choices(images, padding, flip, generator, share))
+    )
+
+
+def _crop_choices(images: Tensor, padding: int, flip: bool, generator: torch.Generator, share: Share):
+    """(n, 2) int64 offsets of the crop's row and column, and (n,) bool whether it is mirrored; on the host."""
+    whole = len(images) * share.world
+    offsets = share.of(torch.randint(2 * padding + 1, (whole, 2), generator=generator))
+    mirrored = share.of(torch.randint(2, (whole,), generator=generator)).bool() & flip
+    return offsets, mirrored
+
+
+def _cropped(images: Tensor, padding: int, offsets: Tensor, mirrored: Tensor) -> Tensor:
     n, _, h, w = images.shape
-    offsets = share.of(torch.randint(2 * padding + 1, (n * share.world, 2), generator=generator))
-    mirror = share.of(torch.randint(2, (n * share.world,), generator=generator)).bool() & flip
-    columns = torch.arange(w).expand(n, w)
-    columns = torch.where(mirror[:, None], w - 1 - columns, columns) + offsets[:, 1:]
-    rows = torch.arange(h).expand(n, h) + offsets[:, :1]
+    column, row, index = (torch.arange(size, device=images.device) for size in (w, h, n))
+    columns = torch.where(mirrored[:, None], w - 1 - column, column) + offsets[:, 1:]
+    rows = row + offsets[:, :1]
     padded = F.pad(images, (padding,) * 4)
-    device = images.device
-    index = torch.arange(n, device=device)[:, None, None]
-    picked = padded[index, :, rows.to(device)[:, :, None], columns.to(device)[:, None, :]]
+    picked = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2)
 
 
@@ -102,5 +113,10 @@ def augment_clean(
     ``autoaugment=False`` leaves the last one out, as Table 3's ablation does.
     """
     recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
-    images = crop_and_flip(images, recipe.padding, recipe.clean_flip, generator, share)
-    return apply_policy(images, recipe.policy, generator, share) if autoaugment and recipe.policy else images
+    crop = _crop_choices(images, recipe.padding, recipe.clean_flip, generator, share)
+    if not autoaugment or not recipe.policy:
+        return _cropped(images, recipe.padding, *to_device(images.device, *crop))
+    plan = draw_plan(recipe.policy, len(images), images.shape[-1], generator, share)
+    *crop, samples, magnitudes = to_device(images.device, *crop, plan.samples, plan.magnitudes)
+    plan = plan._replace(samples=samples, magnitudes=magnitudes)
+    return apply_plan(_cropped(images, recipe.padding, *crop), plan)

@@ -7,11 +7,14 @@ operations are torchvision's; the tests hold every operation against torchvision
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
+from .execution import matmul_precision, to_device
 from .randomness import WHOLE, Share
 
 Policy = tuple[tuple[tuple[str, float, int | None], ...], ...]
@@ -111,12 +114,32 @@ def apply_policy(images: Tensor, policy: Policy, generator: torch.Generator, sha
     Returns:
         A tensor of the same shape, dtype and device.
     """
-    n, side = len(images), images.shape[-1]
+    plan = draw_plan(policy, len(images), images.shape[-1], generator, share)
+    samples, magnitudes = to_device(images.device, plan.samples, plan.magnitudes)
+    return apply_plan(images, plan._replace(samples=samples, magnitudes=magnitudes))
+
+
+class Plan(NamedTuple):
+    """What is done to a batch: operations one after the other, each to some of the samples.
+
+    Attributes:
+        operations: names, with the number of samples that each is applied to.
+        samples: (sum of these numbers,) int64, which samples, in the order of the operations.
+        magnitudes: of the same shape, float; see :func:`magnitude` for units.
+    """
+
+    operations: list[tuple[str, int]]
+    samples: Tensor
+    magnitudes: Tensor
+
+
+def draw_plan(policy: Policy, n: int, side: int, generator: torch.Generator, share: Share = WHOLE) -> Plan:
+    """A random sub-policy for each of ``n`` samples of ``side`` pixels, on the host; see :func:`apply_policy`."""
     whole = n * share.world
     chosen = share.of(torch.randint(len(policy), (whole,), generator=generator)).tolist()
     accept = share.of(torch.rand((whole, 2), generator=generator)).tolist()
     signs = share.of(torch.randint(2, (whole, 2), generator=generator) * 2 - 1).tolist()
-    images = images.clone()
+    operations, samples, magnitudes = [], [], []
     for stage in range(2):
         groups: dict[str, tuple[list[int], list[float]]] = {}
         for i in range(n):
@@ -126,9 +149,21 @@ def apply_policy(images: Tensor, policy: Policy, generator: torch.Generator, sha
                 indices, values = groups.setdefault(operation, ([], []))
                 indices.append(i)
                 values.append(value * signs[i][stage] if operation in SIGNED else value)
-        for operation, (indices, values) in groups.items():
-            where = torch.tensor(indices, device=images.device)
-            images[where] = apply_operation(operation, images[where], torch.tensor(values))
+        operations += [(operation, len(indices)) for operation, (indices, _) in groups.items()]
+        samples += [i for indices, _ in groups.values() for i in indices]
+        magnitudes += [value for _, values in groups.values() for value in values]
+    return Plan(
+        operations, torch.tensor(samples, dtype=torch.int64), torch.tensor(magnitudes, dtype=torch.float32)
+    )
+
+
+def apply_plan(images: Tensor, plan: Plan) -> Tensor:
+    """The images (n, 3, side, side) uint8 after a plan on their device; they are not changed themselves."""
+    images = images.clone()
+    sizes = [size for _, size in plan.operations]
+    parts = zip(plan.samples.split(sizes), plan.magnitudes.split(sizes), strict=True)
+    for (operation, _), (samples, magnitudes) in zip(plan.operations, parts, strict=True):
+        images[samples] = apply_operation(operation, images[samples], magnitudes)
     return images
 
 
@@ -136,14 +171,14 @@ def apply_operation(operation: str, images: Tensor, magnitudes: Tensor) -> Tenso
     """One named operation, image i with magnitudes[i]; see :func:`magnitude` for units.
 
     Args:
-        images: (n, 3, side, side) uint8. magnitudes: (n,) float, on the CPU.
+        images: (n, 3, side, side) uint8. magnitudes: (n,) float, on the same device.
 
     Raises:
         ValueError: an unknown operation.
     """
     if operation in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"):
         return _warp(images, _inverse_maps(operation, magnitudes, images.shape[-1]))
-    values = magnitudes.to(images.device)[:, None, None, None]
+    values = magnitudes[:, None, None, None]
     match operation:
         # A factor of 0 gives the image that these four operations blend with.
         case "Brightness":
@@ -155,7 +190,8 @@ def apply_operation(operation: str, images: Tensor, magnitudes: Tensor) -> Tenso
         case "Sharpness":
             return _blend(images, TF.adjust_sharpness(images, 0.0), 1 + values)
         case "Posterize":
-            return images & (256 - 2 ** (8 - values)).to(torch.uint8)
+            # In whole numbers: a power of floats may fall just short of one on a GPU.
+            return images & (256 - (1 << (8 - values.int()))).to(torch.uint8)
         case "Solarize":
             return torch.where(images >= values, 255 - images, images)
         case "AutoContrast":
@@ -174,7 +210,7 @@ def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 def _inverse_maps(operation: str, magnitudes: Tensor, side: int) -> Tensor:
     """(n, 2, 3): output to input coordinates, in pixels from the top left corner of the image."""
     m = magnitudes.double()
-    maps = torch.zeros(len(m), 2, 3, dtype=torch.float64)
+    maps = m.new_zeros(len(m), 2, 3)
     maps[:, 0, 0] = maps[:, 1, 1] = 1
     if operation == "ShearX":
         maps[:, 0, 1] = m
@@ -188,7 +224,7 @@ def _inverse_maps(operation: str, magnitudes: Tensor, side: int) -> Tensor:
         cos, sin = torch.cos(torch.deg2rad(m)), torch.sin(torch.deg2rad(m))
         maps[:, 0, 0] = maps[:, 1, 1] = cos
         maps[:, 0, 1], maps[:, 1, 0] = -sin, sin
-        centre = torch.full((2, 1), side / 2, dtype=torch.float64)
+        centre = m.new_full((2, 1), side / 2)
         maps[:, :, 2:] = centre - maps[:, :, :2] @ centre
     return maps
 
@@ -198,7 +234,7 @@ def _warp(images: Tensor, maps: Tensor) -> Tensor:
     side = images.shape[-1]
     theta = maps.clone()
     theta[:, :, 2] = maps[:, :, 2] * 2 / side + maps[:, :, :2].sum(2) - 1
-    theta = theta.to(images.device, torch.float32)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    with matmul_precision("float32"):  # TF32 would move pixels
+        grid = F.affine_grid(theta.float(), list(images.shape), align_corners=False)
     warped = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return warped.to(torch.uint8)

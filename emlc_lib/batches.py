@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from .augment import augment_clean, augment_noisy, normalise
 from .config import Config, ConfigError
 from .data import ExperimentData
 from .disk_images import DiskImages
-from .execution import memory_format
+from .execution import memory_format, to_device
 from .processes import own_share
 from .randomness import Share, Stream, torch_generator
 from .schedules import steps_by
@@ -58,6 +58,7 @@ class Batches:
         self.config, self.data = config, data
         self.share = own_share() if share is None else share
         self._order = lru_cache(maxsize=4)(self._permutation)
+        self._by_class = lru_cache(maxsize=1)(self._permutation_by_class)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -98,13 +99,11 @@ class Batches:
         Batch t is the t-th slice of an endless sequence of permutations within each class. Of classes with more
         samples than the smallest one has, each permutation leaves out others.
         """
-        labels, n_classes = self.data.clean_labels, self.data.n_classes
-        per_pass = int(labels.bincount(minlength=n_classes).min()) // per_class
+        per_pass = self._smallest_class // per_class
         if not per_pass:
             raise ValueError(f"n_clean: a class has fewer than {per_class} clean samples")
-        order = self._order(Stream.CLEAN_ORDER, len(labels), t // per_pass)
         first = t % per_pass * per_class
-        index = torch.cat([order[labels[order] == c][first : first + per_class] for c in range(n_classes)])
+        index = self._by_class(t // per_pass)[:, first : first + per_class].flatten()
         return self._clean(self.share.of(index), torch_generator(self.config.seed, Stream.CLEAN_AUGMENTATION, t))
 
     def _clean(self, index: Tensor, generator: torch.Generator) -> CleanBatch:
@@ -132,5 +131,24 @@ class Batches:
         return self.share.of(order[first : first + size])
 
     def _permutation(self, stream: Stream, n: int, index: int) -> Tensor:
-        order = torch.randperm(n, generator=torch_generator(self.config.seed, stream, index))
-        return order.to(self.data.noisy_labels.device)
+        return self._placed(torch.randperm(n, generator=torch_generator(self.config.seed, stream, index)))
+
+    @cached_property
+    def _clean_labels(self) -> Tensor:
+        """The clean labels on the host, which would wait for the device at every look."""
+        return self.data.clean_labels.cpu()
+
+    @cached_property
+    def _smallest_class(self) -> int:
+        return int(self._clean_labels.bincount(minlength=self.data.n_classes).min())
+
+    def _permutation_by_class(self, index: int) -> Tensor:
+        """(C, size of the smallest class), the clean samples of every class in the order of a permutation."""
+        generator = torch_generator(self.config.seed, Stream.CLEAN_ORDER, index)
+        order = torch.randperm(len(self._clean_labels), generator=generator)
+        labels = self._clean_labels[order]
+        rows = [order[labels == c][: self._smallest_class] for c in range(self.data.n_classes)]
+        return self._placed(torch.stack(rows))
+
+    def _placed(self, index: Tensor) -> Tensor:
+        return to_device(self.data.noisy_labels.device, index)[0]

@@ -6,22 +6,25 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, ParamSpec, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 P, R = ParamSpec("P"), TypeVar("R")
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
-def autocast(precision: Precision, device: str) -> torch.autocast:
+def autocast(precision: Precision, device: str) -> AbstractContextManager:
     """A context in which convolutions and linear layers compute in bfloat16, if ``precision`` says so.
 
     Parameters, their gradients and their updates stay in float32 either way.
     """
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+    if precision != "bfloat16":
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16)
 
 
 @contextmanager
@@ -30,15 +33,26 @@ def matmul_precision(precision: Precision):
 
     The setting is one of the process; what it was before is restored.
     """
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = precision != "float32"
+    before = [backend.fp32_precision for backend in _tf32_backends()]
+    _set_tf32(["ieee" if precision == "float32" else "tf32"] * len(before))
     try:
         yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value
+        _set_tf32(before)
+
+
+def _tf32_backends() -> tuple:
+    cudnn = torch.backends.cudnn
+    return torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+
+
+def _set_tf32(values: list[str]) -> None:
+    # torch refuses to read its older flags where they contradict the newer ones, which users may have set: both
+    # are set, the older ones first, since they overwrite the newer.
+    torch.backends.cuda.matmul.allow_tf32 = values[0] == "tf32"
+    torch.backends.cudnn.allow_tf32 = values[1] == "tf32"
+    for backend, value in zip(_tf32_backends(), values, strict=True):
+        backend.fp32_precision = value
 
 
 def at_own_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -60,6 +74,27 @@ def cores() -> int:
 def memory_format(channels_last: bool) -> torch.memory_format:
     """The layout of images and convolution weights."""
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def to_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
+    """Host tensors on a device, by one copy that the host does not wait for.
+
+    Copied one by one, the choices of an augmentation cost more than the augmentation.
+    """
+    if device.type == "cpu":
+        return list(tensors)
+    # Every part begins at a multiple of eight bytes, as a view of its type must.
+    parts = [
+        F.pad(flat, (0, -len(flat) % 8)) for flat in (t.contiguous().flatten().view(torch.uint8) for t in tensors)
+    ]
+    packed = torch.cat(parts)
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    moved = packed.to(device, non_blocking=True).split([len(part) for part in parts])
+    return [
+        part[: t.numel() * t.element_size()].view(t.dtype).view(t.shape)
+        for part, t in zip(moved, tensors, strict=True)
+    ]
 
 
 def compiled(function: nn.Module | Callable, enabled: bool) -> Callable:

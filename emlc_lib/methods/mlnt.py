@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ..execution import autocast
+from ..execution import autocast, to_device
 from ..meta_gradient import batch_statistics_only
 from ..randomness import Stream, torch_generator
 from .base import Method
@@ -72,12 +72,12 @@ def synthetic_labels(features: Tensor, given: Tensor, sets: int, generator: torc
     distances = torch.cdist(features, features)
     distances.fill_diagonal_(torch.inf)
     nearest = distances.topk(min(NEIGHBOURS, n - 1), largest=False).indices
-    result = given.repeat(sets, 1)
-    for labels in result:
-        chosen = torch.randperm(n, generator=generator)[: int(SHARE * n)].to(given.device)
-        place = torch.randint(nearest.shape[1], (len(chosen),), generator=generator).to(given.device)
-        labels[chosen] = given[nearest[chosen, place]]
-    return result
+    chosen, places = [], []
+    for _ in range(sets):
+        chosen.append(torch.randperm(n, generator=generator)[: int(SHARE * n)])
+        places.append(torch.randint(nearest.shape[1], chosen[-1].shape, generator=generator))
+    chosen, places = to_device(given.device, torch.stack(chosen), torch.stack(places))
+    return given.repeat(sets, 1).scatter_(1, chosen, given[nearest[chosen, places]])
 
 
 def consistency_gradient(
