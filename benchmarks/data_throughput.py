@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 
 from emlc_lib.augment import augment_clean, augment_noisy, normalise, standardise
 from emlc_lib.data import NORMALISATION
+from emlc_lib.execution import synchronise
 from emlc_lib.runs import provenance
 from emlc_lib.views import RECIPES, random_view
 
@@ -50,8 +51,7 @@ def rate(function, images: int, repeats: int, device: str) -> tuple[float, float
     for repeat in range(repeats + 1):
         began = time.perf_counter()
         function(repeat)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        synchronise(device)
         if repeat:
             rates.append(images / (time.perf_counter() - began))
     low, median, high = statistics.quantiles(rates, n=4)

@@ -22,6 +22,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from emlc_lib.execution import synchronise
 from emlc_lib.runs import provenance
 
 from .variants import Built, Variants, growth_variants, method_variants, parts, step_variants
@@ -34,8 +35,7 @@ def measure(variants: dict[str, Built], repeats: int, device: str) -> pd.DataFra
         for name, (function, batches) in variants.items():
             began = time.perf_counter()
             function()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
+            synchronise(device)
             if repeat:  # the first round warms up
                 times[name].append((time.perf_counter() - began) / batches)
         print(f"round {repeat} of {repeats}", file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,43 @@ def save_checkpoint(
 
     Their SHA-256 goes with them: safetensors itself does not notice a changed bit in a tensor.
     """
+    _write(path, _snapshot(networks, optimisers, extra), metadata)
+
+
+class CheckpointWriter:
+    """:func:`save_checkpoint` while the training goes on: the state is copied at once and written in a thread.
+
+    Of one file, that is: the next waits for the last one to be whole. As a context, it ends when that is, too.
+    An error of writing is raised by whatever waits for it.
+    """
+
+    def __init__(self):
+        self._executor = ThreadPoolExecutor(1)
+        self._last: Future | None = None
+
+    def save(self, path: Path, networks, optimisers, extra: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        """Arguments as in :func:`save_checkpoint`."""
+        self.wait()
+        self._last = self._executor.submit(_write, path, _snapshot(networks, optimisers, extra), metadata)
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk."""
+        last, self._last = self._last, None
+        if last:
+            last.result()
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, *_) -> None:
+        try:
+            self.wait()
+        finally:
+            self._executor.shutdown()
+
+
+def _snapshot(networks, optimisers, extra: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the host, which the next step leaves alone."""
     tensors = {f"extra/{name}": value for name, value in extra.items()}
     for name, network in networks.items():
         tensors |= {f"network/{name}/{key}": value for key, value in network.state_dict().items()}
@@ -68,7 +106,11 @@ def save_checkpoint(
             for key, value in state.items():
                 if value is not None:
                     tensors[f"optimiser/{name}/{index}/{key}"] = value
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    copy = {"device": "cpu", "copy": True, "memory_format": torch.contiguous_format}
+    return {name: value.detach().to(**copy) for name, value in tensors.items()}
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     text = json.dumps(metadata)
     header = {"metadata": text, "sha256": tensors_digest(sorted(tensors.items()), text)}
     write_atomically(path, lambda p: save_file(tensors, p, metadata=header))
@@ -143,6 +185,14 @@ def restore(
             index, field = key.split("/")
             state.setdefault(int(index), {})[field] = value
         groups = optimiser.state_dict()["param_groups"]
+        params = [p for group in optimiser.param_groups for p in group["params"]]
+        for index, fields in state.items():
+            like = params[index]
+            # In the layout of the weights, without which fused and foreach updates take a slower path.
+            state[index] = {
+                field: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                for field, value in fields.items()
+            }
         optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 

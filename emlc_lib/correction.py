@@ -10,11 +10,13 @@ from torch import Tensor
 from .augment import normalise
 from .backbones import Constants
 from .evaluation import EVALUATION_BATCH, predict
+from .execution import matmul_precision
 from .models import Classifier, Teacher
 from .own_data import Scale, on_device
 
 
 @torch.no_grad()
+@matmul_precision("float32")
 def soft_labels(teacher: Teacher, pixels: Tensor, given: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor]:
     """A teacher's corrected labels (eq. 6) without augmentation, in evaluation mode.
 

@@ -61,7 +61,7 @@ def _largest(tensors: list[Tensor]) -> Sequence[Tensor]:
 
 def what_is_kept(checkpoint: Path | None, epochs: int) -> str:
     """Which checkpoint there is after so many finished epochs."""
-    if checkpoint and checkpoint.is_file():
+    if checkpoint and epochs:
         return f"The checkpoint of epoch {epochs} is kept as it was: {checkpoint}"
     return "No epoch was finished, so there is no checkpoint" if checkpoint else "No checkpoints are kept here"
 

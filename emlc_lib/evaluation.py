@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from .augment import normalise
 from .data import ExperimentData
 from .disk_images import DiskImages
+from .execution import matmul_precision
 from .methods import Method
 from .metrics import accuracy
 from .processes import interleaved, own_share
@@ -41,9 +42,11 @@ def evaluate(method: Method, data: ExperimentData) -> dict[str, float]:
 
 
 @torch.no_grad()
+@matmul_precision("float32")
 def predict(model: nn.Module, images: Tensor | DiskImages, data: ExperimentData) -> Tensor:
     """Logits (n, C) for uint8 images (n, channels, h, w), in the model's present mode.
 
+    They are computed in float32, whatever the training computes in.
     In a process group every process evaluates its share of the images, and all get all logits.
     """
     (rank, world), n = own_share(), len(images)

@@ -66,6 +66,12 @@ def at_own_precision(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def synchronise(device: str) -> None:
+    """Waits until the device has done what it was asked for, as a clock must; a CPU always has."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
 def cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

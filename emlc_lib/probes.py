@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from .augment import normalise
 from .data import NORMALISATION, ImageSet
+from .execution import matmul_precision
 
 BATCH = 500
 
 
 @torch.no_grad()
+@matmul_precision("float32")
 def embeddings(features: nn.Module, images: Tensor, dataset: str) -> np.ndarray:
     """Embeddings (n, d) float32 of whole images (n, channels, h, w) uint8, without augmentation.
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .augment import standardise
-from .checkpoint import clear_temporaries, read_own_checkpoint, restore, save_checkpoint
+from .checkpoint import CheckpointWriter, clear_temporaries, read_own_checkpoint, restore
 from .complaints import ConfigError, Parameters, checked, refuse_unknown
 from .config import Dataset, Model
 from .data import NORMALISATION
 from .devices import check_device, chosen_device
 from .divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
-from .execution import Precision, at_own_precision, autocast
+from .execution import Precision, at_own_precision, autocast, matmul_precision, to_device
 from .models import build_features, initialise
 from .progress import progress
 from .randomness import Stream, torch_generator
@@ -125,7 +125,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """
     n = len(first)
     z = F.normalize(torch.cat([first, second]), dim=1)
-    similarity = z @ z.T / temperature
+    with matmul_precision("float32"):  # TF32 would round similarities to three digits
+        similarity = z @ z.T / temperature
     similarity.fill_diagonal_(-torch.inf)
     other = torch.arange(2 * n, device=z.device).roll(n)
     return F.cross_entropy(similarity, other)
@@ -199,25 +200,26 @@ def pretrain(
     first = len(rows) * per_epoch
     losses: list[Tensor] = []
     bar = progress(range(first, steps), total=steps, initial=first, desc="SimCLR", show=show)
-    for t in bar:
-        for group in optimiser.param_groups:
-            group["lr"] = config.lr * warmup_cosine(t, steps, rise)
-        losses.append(_step(config, networks, optimiser, images, mean, std, recipe, t, per_epoch))
-        epoch_ends = (t + 1) % per_epoch == 0
-        if epoch_ends or len(losses) % CHECK_EVERY == 0:
-            recent = [{"NT-Xent": loss} for loss in losses[-CHECK_EVERY:]]
-            kept, cure = what_is_kept(path, len(rows)), smaller_rates({"lr": config.lr}, config.precision)
-            check_finite(recent, networks, {"sgd": optimiser}, last_step=t, kept=kept, cure=cure)
-        if not epoch_ends:
-            continue
-        loss = torch.stack(losses).double().mean().item()
-        losses = []
-        seconds = before + time.perf_counter() - began
-        rows.append({"epoch": len(rows) + 1, "loss": loss, "seconds": round(seconds, 1)})
-        bar.set_postfix_str(f"epoch {len(rows)}: NT-Xent {loss:.3f}", refresh=False)
-        if path:
-            metadata = {"config": config.model_dump(), "epochs": rows}
-            save_checkpoint(path, networks, {"sgd": optimiser}, {}, metadata)
+    with CheckpointWriter() as writer:
+        for t in bar:
+            for group in optimiser.param_groups:
+                group["lr"] = config.lr * warmup_cosine(t, steps, rise)
+            losses.append(_step(config, networks, optimiser, images, mean, std, recipe, t, per_epoch))
+            epoch_ends = (t + 1) % per_epoch == 0
+            if epoch_ends or len(losses) % CHECK_EVERY == 0:
+                recent = [{"NT-Xent": loss} for loss in losses[-CHECK_EVERY:]]
+                kept, cure = what_is_kept(path, len(rows)), smaller_rates({"lr": config.lr}, config.precision)
+                check_finite(recent, networks, {"sgd": optimiser}, last_step=t, kept=kept, cure=cure)
+            if not epoch_ends:
+                continue
+            loss = torch.stack(losses).double().mean().item()
+            losses = []
+            seconds = before + time.perf_counter() - began
+            rows.append({"epoch": len(rows) + 1, "loss": loss, "seconds": round(seconds, 1)})
+            bar.set_postfix_str(f"epoch {len(rows)}: NT-Xent {loss:.3f}", refresh=False)
+            if path:
+                metadata = {"config": config.model_dump(), "epochs": rows}
+                writer.save(path, networks, {"sgd": optimiser}, {}, metadata)
     return Pretrained(networks["features"].eval(), pd.DataFrame(rows))
 
 
@@ -240,7 +242,7 @@ def _step(config, networks, optimiser, images, mean, std, recipe, t: int, per_ep
         len(images), generator=torch_generator(config.seed, Stream.PRETRAIN_ORDER, t // per_epoch)
     )
     first = t % per_epoch * config.batch_size
-    index = order[first : first + config.batch_size].to(images.device)
+    (index,) = to_device(images.device, order[first : first + config.batch_size])
     # Both views in one batch, so that batch norm sees them together.
     batch = images[index].repeat(2, 1, 1, 1)
     generator = torch_generator(config.seed, Stream.PRETRAIN_AUGMENTATION, t)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from .batches import Batches
-from .checkpoint import clear_temporaries, read_own_checkpoint, restore, save_checkpoint
+from .checkpoint import CheckpointWriter, clear_temporaries, read_own_checkpoint, restore
 from .config import Config
 from .data import ExperimentData
 from .divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
 from .evaluation import EVALUATION_BATCH, best_epoch, evaluate, predict
-from .execution import announce_compilation, at_own_precision
+from .execution import announce_compilation, at_own_precision, synchronise
 from .methods import LOSSES, METHODS, Method
 from .processes import average_statistics, check_processes, from_first, own_share
 from .progress import progress
@@ -77,7 +77,8 @@ def train(
     Args:
         config: everything the result depends on.
         data: from :func:`emlc_lib.data.prepare` with the same configuration.
-        folder: where the checkpoint is kept, rewritten atomically after every epoch; None keeps none.
+        folder: where the checkpoint is kept, rewritten atomically after every epoch, while the next one
+            begins; it is whole when this function ends. None keeps none.
         show: whether to show progress.
         on_epoch: called with each finished epoch's row.
         patience: stop once the student's loss on the clean set has not fallen for so many epochs; None never
@@ -123,34 +124,35 @@ def train(
     bar = progress(range(t, total), total=total, initial=t, desc=config.method, show=show)
     log: list[dict[str, Tensor]] = []
     method.train(True)
-    for t in bar:
-        log.append(method.step(t))
-        epoch_ends = t + 1 == method.last_step(len(rows) + 1)
-        if epoch_ends or len(log) % CHECK_EVERY == 0:
-            _check_finite(log[-CHECK_EVERY:], method, t, checkpoint, len(rows))
-        if not epoch_ends:
-            continue
-        log = joint(log, share.world)
-        average_statistics(method.networks.values())
-        steps = pd.concat([steps, step_table(log, first=t + 1 - len(log))], ignore_index=True)
-        row = {"epoch": len(rows) + 1} | epoch_means(log) | evaluate(method, data)
-        _check_finite(
-            [{"student_clean_loss": torch.tensor(row["student_clean_loss"])}], method, t, checkpoint, len(rows)
-        )
-        log = []
-        rows.append(row)
-        if best_epoch(pd.DataFrame(rows)) == len(rows):
-            best = {k: v.detach().cpu().clone() for k, v in method.student.state_dict().items()}
-        if checkpoint and share.rank == 0:
-            now = seconds + time.perf_counter() - started
-            _write(checkpoint, config, share.world, method, rows, steps, best, now)
-        bar.set_postfix_str(one_line(row), refresh=False)
-        if on_epoch:
-            on_epoch(row)
-        if _stalled(rows, patience):
-            bar.close()
-            break
-        method.train(True)
+    with CheckpointWriter() as writer:
+        for t in bar:
+            log.append(method.step(t))
+            epoch_ends = t + 1 == method.last_step(len(rows) + 1)
+            if epoch_ends or len(log) % CHECK_EVERY == 0:
+                _check_finite(log[-CHECK_EVERY:], method, t, checkpoint, len(rows))
+            if not epoch_ends:
+                continue
+            log = joint(log, share.world)
+            average_statistics(method.networks.values())
+            steps = pd.concat([steps, step_table(log, first=t + 1 - len(log))], ignore_index=True)
+            row = {"epoch": len(rows) + 1} | epoch_means(log) | evaluate(method, data)
+            _check_finite(
+                [{"student_clean_loss": torch.tensor(row["student_clean_loss"])}], method, t, checkpoint, len(rows)
+            )
+            log = []
+            rows.append(row)
+            if best_epoch(pd.DataFrame(rows)) == len(rows):
+                best = {k: v.detach().clone() for k, v in method.student.state_dict().items()}
+            if checkpoint and share.rank == 0:
+                now = seconds + time.perf_counter() - started
+                _write(writer, checkpoint, config, share.world, method, rows, steps, best, now)
+            bar.set_postfix_str(one_line(row), refresh=False)
+            if on_epoch:
+                on_epoch(row)
+            if _stalled(rows, patience):
+                bar.close()
+                break
+            method.train(True)
     method.train(False)
     seconds += time.perf_counter() - started
     return Trained(method, pd.DataFrame(rows), steps, best, seconds)
@@ -167,17 +169,18 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
     # Some methods change what they do in the course of training: look at several points of it.
     total, pieces = method.last_step(config.epochs), -(-3 // method.period)
     steps = pieces * method.period
+    synchronise(config.device)
     began = time.perf_counter()
     for piece in range(pieces):
         first = piece * total // pieces // method.period * method.period
         for t in range(first, first + method.period):
             method.step(t)
-    if config.device.startswith("cuda"):
-        torch.cuda.synchronize()
+    synchronise(config.device)
     per_step = (time.perf_counter() - began) / steps
     began = time.perf_counter()
     method.train(False)
     predict(method.student, data.test_images[:EVALUATION_BATCH], data)
+    synchronise(config.device)
     per_image = (time.perf_counter() - began) / min(EVALUATION_BATCH, len(data.test_images))
     images = (len(data.test_images) + len(data.clean_labels)) * (1 if method.teacher is None else 2)
     warm = config.start_steps * per_step / 3
@@ -224,7 +227,7 @@ def _check_finite(log, method: Method, last_step: int, checkpoint: Path | None, 
     )
 
 
-def _write(path, config, world, method, rows, steps, best, seconds) -> None:
+def _write(writer: CheckpointWriter, path, config, world, method, rows, steps, best, seconds) -> None:
     extra = {"steps": torch.tensor(steps.to_numpy(np.float64))}
     extra |= {f"best/{name}": value for name, value in best.items()}
     metadata = {
@@ -235,4 +238,4 @@ def _write(path, config, world, method, rows, steps, best, seconds) -> None:
         "step_columns": list(steps.columns),
         "seconds": seconds,
     }
-    save_checkpoint(path, method.networks, method.optimisers, extra, metadata)
+    writer.save(path, method.networks, method.optimisers, extra, metadata)

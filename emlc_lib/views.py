@@ -7,11 +7,14 @@ one affine map of each image's colours. So a view costs one ``grid_sample`` and 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .execution import matmul_precision, to_device
 
 # ITU-R 601, as torchvision's grey conversion has it; and the matrix of the YIQ colour space, whose second and
 # third coordinates hold the hue as an angle.
@@ -47,6 +50,7 @@ RECIPES = {
 JITTER_PROBABILITY = 0.8
 
 
+@matmul_precision("float32")
 def random_view(images: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator) -> Tensor:
     """One random view of every image.
 
@@ -61,11 +65,11 @@ def random_view(images: Tensor, recipe: ViewRecipe, size: int, generator: torch.
     """
     x = images.contiguous(memory_format=torch.channels_last).float() / 255
     n, channels = x.shape[:2]
-    theta = crop_maps(n, recipe, generator).to(x.device)
+    choices = crop_maps(n, recipe, generator), *colour_maps(n, channels, recipe, generator)
+    theta, matrix, contrast = to_device(x.device, *choices)
     grid = F.affine_grid(theta, [n, channels, size, size], align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-    matrix, contrast = colour_maps(n, channels, recipe, generator)
-    return apply_colours(x, matrix.to(x.device), contrast.to(x.device))
+    return apply_colours(x, matrix, contrast)
 
 
 def crop_maps(n: int, recipe: ViewRecipe, generator: torch.Generator) -> Tensor:
@@ -130,7 +134,12 @@ def apply_colours(x: Tensor, matrix: Tensor, contrast: Tensor) -> Tensor:
     # Pixels as rows: with channels last this is a view.
     pixels = x.permute(0, 2, 3, 1).reshape(n, h * w, channels)
     pixels = pixels @ (contrast[:, None, None] * matrix).transpose(1, 2)
-    luma = torch.tensor(LUMA if channels == 3 else (1.0,), device=x.device)
-    mean = (pixels.mean(1) @ luma) / contrast
+    mean = (pixels.mean(1) @ _luma(channels, x.device)) / contrast
     pixels = pixels + ((1 - contrast) * mean)[:, None, None]
     return pixels.clamp_(0, 1).reshape(n, h, w, channels).permute(0, 3, 1, 2)
+
+
+@lru_cache
+def _luma(channels: int, device: torch.device) -> Tensor:
+    # Made once: a new tensor of given numbers is a copy to the device that the host waits for.
+    return torch.tensor(LUMA if channels == 3 else (1.0,), device=device)

@@ -4,7 +4,8 @@ Every tensor operation passes through :class:`StrictDevice`, which fails where C
 meets one of the device, and counts what makes the host wait for the device. One step is not enough to find such
 mistakes: checks, logs, evaluation and checkpoints come at the ends of epochs.
 
-It sees no values (every number that was computed there is read back as 1), no number format, no autocast and no speed.
+It sees no values (what was computed there is read back as ones), no number format, no autocast and no speed,
+nor the copy in ``torch.tensor(..., device=...)``.
 """
 
 from __future__ import annotations

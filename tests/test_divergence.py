@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from emlc_lib import make_config, prepare
+from emlc_lib.checkpoint import CheckpointWriter
 from emlc_lib.divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
 from emlc_lib.methods import EMLC, METHODS
 from emlc_lib.trainer import CHECKPOINT, train
@@ -83,13 +84,17 @@ def test_it_stops_and_the_last_good_checkpoint_stays(data, tmp_path, monkeypatch
     config = make_config(**SHORT)
     after = []
 
-    def keep(row):
-        after.append((tmp_path / CHECKPOINT).read_bytes())
+    class Noted(CheckpointWriter):
+        def save(self, path, *what):
+            super().save(path, *what)
+            self.wait()
+            after.append(path.read_bytes())
 
     with monkeypatch.context() as patch:
         spoilt(patch, at, change)
+        patch.setattr("emlc_lib.trainer.CheckpointWriter", Noted)
         with pytest.raises(FloatingPointError, match=words) as error:
-            train(config, data, folder=tmp_path, show=False, on_epoch=keep)
+            train(config, data, folder=tmp_path, show=False)
     said = str(error.value)
     assert f"The checkpoint of epoch 1 is kept as it was: {tmp_path / CHECKPOINT}" in said
     assert "What helps: a smaller lr (now 0.1) or a smaller teacher_lr (now " in said

@@ -14,7 +14,7 @@ from sklearn.utils import estimator_checks
 from torch.utils.data import TensorDataset
 
 from emlc_lib import EMLCClassifier, trainer
-from emlc_lib.checkpoint import CheckpointError
+from emlc_lib.checkpoint import CheckpointError, CheckpointWriter
 from emlc_lib.images import InputError
 from emlc_lib.methods.emlc import EMLC
 from emlc_lib.own_checks import warn_of_no_correction
@@ -135,18 +135,18 @@ class TestCheckpoint:
     @pytest.fixture
     def stop_after(self, monkeypatch):
         """Makes trainings stop once so many of their checkpoints are written; 0 lets them go on."""
-        write = trainer.save_checkpoint
 
         def stop_after(epochs):
             written = []
 
-            def then_stop(*arguments):
-                write(*arguments)
-                written.append(arguments)
-                if len(written) == epochs:
-                    raise Stopped
+            class Stopping(CheckpointWriter):
+                def save(self, *arguments):
+                    super().save(*arguments)
+                    written.append(arguments)
+                    if len(written) == epochs:
+                        raise Stopped
 
-            monkeypatch.setattr(trainer, "save_checkpoint", then_stop)
+            monkeypatch.setattr(trainer, "CheckpointWriter", Stopping)
 
         return stop_after
 

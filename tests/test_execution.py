@@ -271,7 +271,7 @@ def test_on_cuda_the_meta_gradient_keeps_its_direction(changes):
             last_step = source.last_step
 
             def noisy(self, t):
-                return NoisyBatch(*(v.cuda() for v in source.noisy(t)))
+                return NoisyBatch(*(None if v is None else v.cuda() for v in source.noisy(t)))
 
             def clean(self, t, size):
                 return CleanBatch(*(v.cuda() for v in source.clean(t, size)))
