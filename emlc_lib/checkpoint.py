@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .models import load_strictly
+from .models import load_strictly, save_file
 from .start_weights import tensors_digest
 
 _TEMPORARY = re.compile(r".+\.(safetensors|json|csv)\.\d+\.tmp")
@@ -113,7 +112,7 @@ def _snapshot(networks, optimisers, extra: dict[str, Tensor]) -> dict[str, Tenso
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     text = json.dumps(metadata)
     header = {"metadata": text, "sha256": tensors_digest(sorted(tensors.items()), text)}
-    write_atomically(path, lambda p: save_file(tensors, p, metadata=header))
+    write_atomically(path, lambda p: save_file(tensors, p, header))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 import torchvision
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
@@ -229,6 +229,11 @@ def initialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
     return model
 
 
+def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file, and no other: safetensors' own function leaves one beside it if it is killed."""
+    path.write_bytes(save(tensors, metadata=metadata))
+
+
 def save_weights(
     model: nn.Module, path: str | Path, *, metadata: dict[str, str] | None = None, half: bool = False
 ) -> None:
@@ -236,7 +241,7 @@ def save_weights(
     values = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
         values = {name: v.half() if v.is_floating_point() else v for name, v in values.items()}
-    save_file(values, path, metadata=metadata)
+    save_file(values, path, metadata)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
