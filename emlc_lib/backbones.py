@@ -16,7 +16,7 @@ from .data import NORMALISATION
 from .models import Classifier, Teacher, build_features, build_teacher, load_weights
 from .randomness import Stream, torch_generator
 from .simclr import make_pretrain_config, pretrain
-from .start_weights import check_start_weights, start_weights_file
+from .start_weights import check_shipped_weights, check_weights_file, shipped_weights_file
 from .starts import MakeFeatures, with_head
 from .views import ViewRecipe
 
@@ -49,7 +49,12 @@ def check_backbone(model: str, start: str) -> None:
     file = _file(model, start)
     dataset = _dataset(file) if file.is_file() else "cifar10"
     try:
-        check_start_weights(dataset, model, None if start == "shipped" else start)
+        if start == "shipped":
+            check_shipped_weights(dataset, model)
+        elif not file.is_file():
+            raise ValueError(f"{file} is not a file")
+        else:
+            check_weights_file(file, dataset, model)
     except ValueError as error:
         raise ConfigError(f"start: {str(error).removeprefix('start_weights: ').removeprefix('start: ')}") from None
 
@@ -180,7 +185,7 @@ def _torchvision(name: str, state: dict[str, Tensor] | None = None) -> tuple[nn.
 
 
 def _file(model: str, start: str) -> Path:
-    return start_weights_file("cifar10", model, None if start == "shipped" else start)
+    return shipped_weights_file("cifar10", model) if start == "shipped" else Path(start)
 
 
 def _dataset(file: Path) -> str:
@@ -188,5 +193,5 @@ def _dataset(file: Path) -> str:
     try:
         with safe_open(file, framework="pt") as opened:
             return (opened.metadata() or {}).get("dataset", "cifar10")
-    except (OSError, SafetensorError):  # check_start_weights says what is wrong with it
+    except (OSError, SafetensorError):  # check_weights_file says what is wrong with it
         return "cifar10"

@@ -23,8 +23,9 @@ from .config import Config
 from .data import data_root, is_available
 from .devices import check_device
 from .job_list import TABLE_1_DATASETS, Resources, job_table, report, table_1
+from .places import runs_root, weights_root
 from .progress import progress
-from .runs import run, runs_root, state
+from .runs import run, state
 from .sweep import add_grid_arguments, check_options, grid_from
 
 
@@ -60,13 +61,22 @@ def submit(configs: Sequence[Config], resources: Resources, root: str | Path | N
         the folder of runs.
 
     Raises:
-        ConfigError: a data set is not there, or a resource is not one of submitit's.
+        ConfigError: a data set or the SimCLR weights of a start are not there, or a resource is not one of
+            submitit's.
         ClusterError: submitit or SLURM is missing, or SLURM refuses.
     """
     root = Path(root or runs_root()).absolute()
     todo = _unfinished(configs, root)
     if not todo:
         return []
+    for config in todo:
+        # One job would pretrain for hours, while all others wait on their GPUs.
+        if config.awaits_weights:
+            raise ConfigError(
+                f"start: no SimCLR weights of {config.model} for {config.dataset} are in {weights_root()}, which "
+                "all jobs share; make them before they start: papermill notebooks/00_pretrain_simclr.ipynb "
+                f"out.ipynb -p dataset {config.dataset} -p model {config.model}"
+            )
     submitit = _submitit()
     try:
         executor = submitit.AutoExecutor(

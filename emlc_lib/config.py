@@ -15,7 +15,7 @@ from .devices import known_device
 from .execution import Precision
 from .imagenet import check_imagenet_start
 from .run_digest import K_METHODS, digest, identity
-from .start_weights import check_start_weights
+from .start_weights import are_awaited, check_start_weights
 
 Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "clothing1m"]
 Method = Literal[
@@ -80,7 +80,8 @@ class Config(Parameters):
     start_weights: str | None = Field(
         None,
         description="safetensors file, for imagenet torchvision's own, too; None takes the one that comes with "
-        "this package, or torchvision downloads it",
+        "this package, else for simclr the one below the data root, where the first run puts it after pretraining "
+        "it, and for imagenet torchvision downloads it",
     )
     start_steps: int = Field(0, ge=0, description="SGD steps of a supervised warm-up on the clean set; 0 for none")
     start_lr: float = Field(0.05, gt=0, le=10, description="highest learning rate of the warm-up")
@@ -250,6 +251,15 @@ class Config(Parameters):
         return not looks_ahead and self.precision != "bfloat16" and not self.compile
 
     @property
+    def awaits_weights(self) -> bool:
+        """Whether the SimCLR weights that it starts from are yet to be pretrained.
+
+        :func:`emlc_lib.run` and :func:`emlc_lib.sweep.sweep` do so first. Digest and name of the run are made of
+        their content, too; until then both are provisional, and the name has ``unpretrained`` in it.
+        """
+        return self.start == "simclr" and are_awaited(self.dataset, self.model, self.start_weights)
+
+    @property
     def digest(self) -> str:
         """Eight hexadecimal digits that differ whenever any parameter that this method uses differs."""
         return digest(self.model_dump())
@@ -264,9 +274,8 @@ class Config(Parameters):
         """A readable and unique name of the run, used for its folder."""
         noise = {"human": f"-{self.human_key}", "real": ""}.get(self.noise_type, f"-{self.noise:g}")
         k = f"-k{self.k}" if self.method in K_METHODS else ""
-        return (
-            f"{self.dataset}-{self.preset}-{self.noise_type}{noise}-{self.method}{k}-seed{self.seed}-{self.digest}"
-        )
+        end = f"{'unpretrained-' if self.awaits_weights else ''}{self.digest}"
+        return f"{self.dataset}-{self.preset}-{self.noise_type}{noise}-{self.method}{k}-seed{self.seed}-{end}"
 
 
 class OwnConfig(Config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +18,9 @@ from .augment import Recipe
 from .complaints import did_you_mean
 from .config import Config
 from .disk_images import DataUnavailable, DiskImages
+from .places import data_root
 from .randomness import Stream, numpy_generator
 from .splits import Split, split_as_released, split_clean_noisy
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Per-channel mean and standard deviation of the training images scaled to [0, 1].
 NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -97,13 +95,6 @@ class ExperimentData:
     @property
     def n_classes(self) -> int:
         return len(self.classes)
-
-
-def data_root() -> Path:
-    """Where data sets and runs live: ``EMLC_DATA``, else ``data/`` of the repository, else ``./data``."""
-    if os.environ.get("EMLC_DATA"):
-        return Path(os.environ["EMLC_DATA"]).expanduser()
-    return REPOSITORY / "data" if (REPOSITORY / "pyproject.toml").is_file() else Path("data")
 
 
 def is_available(name: str, root: Path | None = None) -> bool:

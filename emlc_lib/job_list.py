@@ -80,6 +80,7 @@ def job_table(configs: Sequence[Config], resources: Resources, root: str | Path 
                 "gpus": resources.gpus,
                 "cpus": resources.cpus,
                 "hours": resources.hours,
+                "weights": "to be pretrained" if config.awaits_weights else "there",
                 "run": config.name,
             }
         )
@@ -108,6 +109,12 @@ def report(table: pd.DataFrame, resources: Resources, estimate: float | None = N
     parts = ", ".join(f"{states.get(name, 0)} {name}" for name in ("finished", "begun", "missing"))
     lines += ["", f"{len(table)} runs: {parts}"]
     lines.append(f"{len(todo)} jobs, {resources.array} at a time, each with a limit of {resources.hours:g} h")
+    awaiting = todo[todo["weights"] != "there"]
+    if len(awaiting):
+        lines.append(
+            f"{len(awaiting)} of them start from SimCLR weights that are not there: make them first "
+            "(notebooks/00_pretrain_simclr); the names of these runs will change with their content"
+        )
     if estimate is not None:
         total = len(todo) * estimate * resources.gpus
         days = math.ceil(len(todo) / resources.array) * estimate / 24

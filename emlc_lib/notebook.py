@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from .complaints import ConfigError, refuse_unknown
 from .config import K_METHODS, Config
-from .data import REPOSITORY, ExperimentData
 from .own_folder import sheet_of
-from .runs import is_finished, provenance
-from .trainer import estimate_seconds
+from .places import REPOSITORY
+from .provenance import provenance
+from .runs import is_finished
 from .widgets import figure_below
 
 
@@ -48,6 +48,7 @@ def describe(config: Config) -> str:
     k = f" with k = {config.k}" if config.method in K_METHODS else ""
     where = provenance(config.device)["hardware"]
     start = {"simclr": "SimCLR weights", "imagenet": "ImageNet weights"}.get(config.start, "random weights")
+    start += ", to be pretrained first" if config.awaits_weights else ""
     start += f", {config.start_steps} supervised steps on the clean set" if config.start_steps else ""
     device = where.get("gpu") or f"CPU, {where['threads']} threads"
     return (
@@ -57,19 +58,15 @@ def describe(config: Config) -> str:
     )
 
 
-def announce(config: Config, data: ExperimentData, root: str | Path | None = None, processes: int = 1) -> None:
-    """Prints :func:`describe` and about how long the run will take, from a few steps made and thrown away.
+def announce(config: Config, root: str | Path | None = None) -> None:
+    """Prints :func:`describe`, and whether the run is finished; :func:`emlc_lib.run` says how long it takes.
 
     Args:
         root: the folder of runs, where the run may lie finished.
-        processes: how many will train together; the time is that of one.
     """
     print(describe(config))
     if is_finished(config, root):
-        print("finished before: its files are read back")
-    else:
-        alone = f" in one process; {processes} share the work" if processes > 1 else ""
-        print(f"about {_duration(estimate_seconds(config, data))}{alone}", flush=True)
+        print("finished before: its files are read back", flush=True)
 
 
 def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None) -> None:
@@ -117,12 +114,6 @@ def page_through(table: pd.DataFrame, folder: str | Path, *, per_page: int = 12)
         return figure
 
     return figure_below(ipywidgets.BoundedIntText(1, min=1, max=pages, description="page"), draw)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _injected_names() -> list[str]:

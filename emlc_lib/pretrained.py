@@ -1,46 +1,132 @@
-"""Self-supervised weights as files: those that come with the package, and a card for each."""
+"""Self-supervised weights as files: where none are there, they are pretrained once; and a card for each file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
+import torch
 
 from .checkpoint import write_atomically, write_json
-from .data import ImageSet
+from .complaints import ConfigError
+from .data import ImageSet, load_dataset
+from .locks import alone
 from .models import build_features, load_weights, save_weights
+from .places import weights_root
+from .probes import probe
+from .progress import duration, say
+from .provenance import provenance
 from .randomness import Stream, torch_generator
-from .runs import provenance, runs_root
-from .simclr import PretrainConfig, Pretrained, make_pretrain_config, pretrain
+from .simclr import CHECKPOINT, PretrainConfig, Pretrained, estimate_seconds, make_pretrain_config, pretrain
 from .start_weights import start_weights_file
+
+
+def provide(
+    dataset: str,
+    model: str,
+    device: str,
+    *,
+    folder: str | Path | None = None,
+    images: ImageSet | None = None,
+    expected: float | None = None,
+    show: bool = True,
+) -> Path:
+    """The file of weights that ``start="simclr"`` takes where none is named; pretrained here if it is not there.
+
+    The pretraining is :func:`emlc_lib.simclr.make_pretrain_config`'s for this data set and model, with seed 0. It
+    is announced on stderr with its time, and where it was interrupted it goes on from the last epoch's checkpoint.
+    Of several processes one pretrains, and the others wait for it.
+
+    Args:
+        dataset, model, device: as in :class:`~emlc_lib.simclr.PretrainConfig`.
+        folder: of weights, card and checkpoint; None takes :func:`emlc_lib.places.weights_root`.
+        images: the data set, if it is at hand.
+        expected: seconds that it takes, where :func:`expected_seconds` has told; None asks it.
+        show: whether to announce it and to show progress.
+
+    Raises:
+        ConfigError: the folder cannot be written to; nothing has been computed.
+        DataUnavailable: the data set is not there and cannot be downloaded.
+    """
+    file = start_weights_file(dataset, model, folder=folder)
+    if file.is_file():
+        return file
+    check_writable(file.parent)
+    with alone(file.with_suffix(".lock"), f"{file.stem} is being pretrained", show=show):
+        if not file.is_file():
+            config = make_pretrain_config(dataset=dataset, model=model, device=device)
+            images = images or load_dataset(dataset)
+            if show:
+                time = duration(estimate_seconds(config, images.train_images) if expected is None else expected)
+                say(f"pretraining {model} on {dataset} by SimCLR, once: {config.epochs} epochs, about {time}")
+            _pretrain_and_store(config, images, file.parent, show)
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()  # a large batch was there, and other processes may come to this GPU
+    return file
+
+
+def _pretrain_and_store(config: PretrainConfig, images: ImageSet, folder: Path, show: bool) -> None:
+    pretrained = pretrain(config, images.train_images, folder=folder / config.name, show=show)
+    if show:
+        say("measuring the linear and the kNN probe")
+    first, _ = untrained(config, images.train_images.shape[1])
+    scores = [probe(features, images) for features in (pretrained.features, first.to(config.device))]
+    save_with_card(pretrained, config, card(pretrained, config, images, *scores), folder)
+    (folder / config.name / CHECKPOINT).unlink()
+
+
+def expected_seconds(dataset: str, model: str, device: str) -> float:
+    """About how long :func:`provide` pretrains, from a few steps; :func:`emlc_lib.simclr.estimate_seconds`."""
+    config = make_pretrain_config(dataset=dataset, model=model, device=device)
+    return estimate_seconds(config, load_dataset(dataset).train_images)
+
+
+def check_writable(folder: Path | None = None) -> None:
+    """Raises a ConfigError if weights cannot be kept in the folder; None takes :func:`weights_root`."""
+    folder = folder or weights_root()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"start: SimCLR weights must be pretrained first, but cannot be kept in {folder} ({error.strerror}); "
+            "let EMLC_DATA name a folder that can be written to, or give start_weights"
+        ) from error
 
 
 def obtain(
     config: PretrainConfig,
-    images: Tensor,
+    images: ImageSet,
     *,
     root: str | Path | None = None,
     retrain: bool = False,
     show: bool = True,
 ) -> Pretrained:
-    """The pretraining of a configuration: from the package if its weights are there, else trained or resumed.
+    """The pretraining of a configuration: read back if its weights are there, else trained or resumed.
+
+    That of the usual configuration is :func:`provide`'s, whose weights runs find.
 
     Args:
-        config, images: as for :func:`emlc_lib.simclr.pretrain`.
-        root: the folder of runs, where checkpoints are kept; None takes :func:`emlc_lib.runs.runs_root`.
-        retrain: whether to train even if the package has the weights.
+        config: as for :func:`emlc_lib.simclr.pretrain`. images: the data set.
+        root: the folder of weights and checkpoints; None takes :func:`emlc_lib.places.weights_root`.
+        retrain: whether to train even if the weights are there; then they are not kept.
     """
-    file = start_weights_file(config.dataset, config.model, None)
-    card = json.loads(file.with_suffix(".json").read_text()) if file.is_file() else {}
-    if not retrain and card.get("config") == comparable(config):
-        features, _ = untrained(config, images.shape[1])
+    usual = make_pretrain_config(dataset=config.dataset, model=config.model, device=config.device)
+    file = start_weights_file(config.dataset, config.model, folder=root)
+    if config == usual and not retrain:
+        provide(config.dataset, config.model, config.device, folder=root, images=images, show=show)
+    described = json.loads(file.with_suffix(".json").read_text()) if file.is_file() else {}
+    if not retrain and described.get("config") == comparable(config):
+        features, _ = untrained(config, images.train_images.shape[1])
         load_weights(features, file)
-        return Pretrained(features.to(config.device).eval(), pd.DataFrame(card["log"]), source=file.name)
-    return pretrain(config, images, folder=Path(root or runs_root()) / config.name, show=show)
+        return Pretrained(features.to(config.device).eval(), pd.DataFrame(described["log"]), source=file.name)
+    folder = Path(root or weights_root()) / config.name
+    return pretrain(config, images.train_images, folder=folder, show=show)
 
 
 def untrained(config: PretrainConfig, channels: int):
@@ -80,25 +166,33 @@ def card(
         "command": command(config),
         "config": comparable(config),
         "log": pretrained.epochs.to_dict("list"),
-        "provenance": provenance(config.device),
+        "provenance": provenance(config.device) | {"processes": 1},  # whichever number waits for it
     }
 
 
 def save_pretrained(pretrained: Pretrained, config: PretrainConfig, path: Path) -> None:
     """Writes the feature extractor as safetensors that ``start="simclr"`` takes; large models in 16 bits."""
+    write_atomically(path, lambda p: _write(pretrained, config, p))
+
+
+def _write(pretrained: Pretrained, config: PretrainConfig, path: Path) -> None:
     metadata = {"model": config.model, "dataset": config.dataset, "config": json.dumps(comparable(config))}
     half = config.model in ("resnet34", "resnet50")
-    write_atomically(path, lambda p: save_weights(pretrained.features, p, metadata=metadata, half=half))
+    save_weights(pretrained.features, path, metadata=metadata, half=half)
 
 
 def save_with_card(
-    pretrained: Pretrained, config: PretrainConfig, described: dict[str, Any], folder: Path
+    pretrained: Pretrained, config: PretrainConfig, described: dict[str, Any], folder: str | Path
 ) -> Path:
-    """Writes weights and card into ``folder`` under the name by which the package looks for them."""
-    path = Path(folder) / start_weights_file(config.dataset, config.model, None).name
-    save_pretrained(pretrained, config, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    write_json(path.with_suffix(".json"), described | {"sha256": digest})
+    """Writes card and then weights into ``folder``, under the name by which they are looked for."""
+    path = Path(folder) / start_weights_file(config.dataset, config.model).name
+
+    def write(temporary: Path) -> None:
+        _write(pretrained, config, temporary)
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        write_json(path.with_suffix(".json"), described | {"sha256": digest})
+
+    write_atomically(path, write)
     return path
 
 

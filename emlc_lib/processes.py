@@ -137,8 +137,8 @@ def group(device: str):
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    # One process may have a long download, or wait for the lock of another training of the same run.
-    distributed.init_process_group(backend, timeout=timedelta(days=1))
+    # One process may have a long download or a pretraining, or wait for another training of the same run.
+    distributed.init_process_group(backend, timeout=timedelta(days=30))
     yield
     distributed.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""A progress bar with an ETA: in place in a terminal or notebook, line by line in a log file."""
+"""What is said on stderr: a progress bar with an ETA, lines, and how long something takes in words."""
 
 from __future__ import annotations
 
@@ -39,3 +39,17 @@ def progress(iterable: Iterable, *, total: int, initial: int = 0, desc: str = ""
         iterable, total=total, initial=initial, desc=desc, file=_Lines(stream), disable=not show,
         mininterval=10.0, maxinterval=20.0, ascii=True, ncols=100,
     )  # fmt: skip
+
+
+def say(text: str) -> None:
+    """Prints a line on stderr, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """A time in words, in the unit that suits it: ``3 minutes``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

@@ -11,7 +11,7 @@ import time
 
 import papermill
 
-from .data import REPOSITORY
+from .places import REPOSITORY
 
 _DIGITS: dict[str, object] = {
     "csv": "", "dataset": "digits", "preset": "smoke", "seeds": [0, 1],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .imagenet import imagenet_digest
-from .start_weights import start_weights_file, weights_digest
+from .start_weights import are_awaited, start_weights_file, weights_digest
 
 # The methods that look k steps ahead.
 K_METHODS = ("emlc", "mlc")
@@ -32,6 +32,8 @@ def digest(values: dict[str, Any]) -> str:
 def identity(values: dict[str, Any]) -> dict[str, Any]:
     """The parameters that the run looks at. Of files, what they hold counts, and not where they lie.
 
+    SimCLR weights that are yet to be pretrained hold nothing: with them the identity will be another.
+
     Args:
         values: of a :class:`~emlc_lib.config.Config`, by name.
     """
@@ -40,7 +42,8 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     if labels is not None and Path(labels).is_file():
         used["human_labels"] = hashlib.sha256(Path(labels).read_bytes()).hexdigest()
     if start == "simclr":
-        used["start_weights"] = weights_digest(start_weights_file(values["dataset"], values["model"], weights))
+        source = values["dataset"], values["model"], weights
+        used["start_weights"] = None if are_awaited(*source) else weights_digest(start_weights_file(*source))
     elif start == "imagenet":
         used["start_weights"] = imagenet_digest(weights)
     return used

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 
 from .checkpoint import CheckpointError, write_atomically, write_json
-from .config import STORED, Config
-from .data import ExperimentData, data_root, prepare
+from .config import STORED, Config, ConfigError
+from .data import ExperimentData, prepare
 from .evaluation import best_epoch
+from .locks import alone
 from .models import Classifier, Teacher, build_classifier, build_teacher, load_weights, save_weights
+from .places import data_root, runs_root
 from .presets import make_config
+from .pretrained import check_writable, expected_seconds, provide
 from .processes import check_processes, from_first, launch, one_of_each_machine_first, own_share
+from .progress import duration, say
+from .provenance import provenance
 from .randomness import Stream, torch_generator
-from .trainer import CHECKPOINT, Trained, train
+from .trainer import CHECKPOINT, Trained, estimate_seconds, train
 
 RESULT = "result.json"
 
@@ -72,11 +72,6 @@ class Run:
         return build_classifier(self.config.model, *shape, torch_generator(0, Stream.STUDENT_WEIGHTS))
 
 
-def runs_root() -> Path:
-    """The folder of all runs: ``EMLC_RUNS``, else ``runs`` below the data root."""
-    return Path(os.environ["EMLC_RUNS"]) if os.environ.get("EMLC_RUNS") else data_root() / "runs"
-
-
 def run(
     config: Config,
     *,
@@ -87,59 +82,63 @@ def run(
 ) -> Run:
     """The finished run of a configuration: read back if it is there, else trained, resuming if it was begun.
 
+    Where it starts from SimCLR weights that are not there, they are pretrained first, by one process, once for all
+    runs (:func:`emlc_lib.pretrained.provide`).
+
     Args:
         config: from :func:`emlc_lib.presets.make_config`.
         data: what :func:`emlc_lib.data.prepare` returned for it, if it is at hand.
-        root: the folder of runs; None takes :func:`runs_root`.
-        show: whether to show progress.
+        root: the folder of runs; None takes :func:`emlc_lib.places.runs_root`.
+        show: whether to say what will be trained and about how long that takes, and to show progress, on stderr.
         processes: how many are started on this machine to train together, each with its share of every batch and,
             on CUDA, a GPU of its own; see :mod:`emlc_lib.processes`. Each prepares the data itself. The run that
             is read back may have been made with another number; its provenance says with which.
 
     Raises:
-        ConfigError: so many processes cannot train this configuration together.
+        ConfigError: so many processes cannot train this configuration together, or SimCLR weights must be
+            pretrained and the data root cannot be written to.
         ProcessError: one of several processes failed.
     """
     check_processes(config, processes)
-    folder = _folder(config, root)
-    finished = from_first(lambda: is_finished(config, root))
-    if processes > 1 and not finished:
-        program = ["-m", "emlc_lib.distributed", "--config", config.model_dump_json()]
-        launch([*program, "--runs", str(folder.parent.absolute())], processes, show=show)
-    elif not finished:
-        data = data or _prepared(config)  # what it refuses leaves no folder behind
-        with _alone(folder, show) if own_share().rank == 0 else nullcontext():
-            if not from_first(lambda: is_finished(config, root)):
-                _train_and_store(config, data, folder, show)
-    return from_first(lambda: load_run(folder))
+    if not from_first(lambda: is_finished(config, root)):
+        from_first(lambda: check_writable() if config.awaits_weights else None)
+        if processes == 1 or config.awaits_weights:
+            data = data or _prepared(config)  # what it refuses leaves no folder behind and costs no pretraining
+        _before_training(config, data, processes, show)
+        folder = _folder(config, root)
+        if processes > 1:
+            program = ["-m", "emlc_lib.distributed", "--config", config.model_dump_json()]
+            launch([*program, "--runs", str(folder.parent.absolute())], processes, show=show)
+        else:
+            busy = f"{folder.name} is being trained"
+            with alone(folder / ".lock", busy, show=show) if own_share().rank == 0 else nullcontext():
+                if not from_first(lambda: is_finished(config, root)):
+                    _train_and_store(config, data, folder, show)
+    return from_first(lambda: load_run(_folder(config, root)))
 
 
-@contextmanager
-def _alone(folder: Path, show: bool):
-    """Of two trainings of the same run one enters; the other waits, and then finds the result.
-
-    The system releases the lock of a process that dies.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    if show and not _acquired(lock):
-        print(f"{folder.name} is being trained by another process: waiting for it", file=sys.stderr, flush=True)
-    with lock:
-        yield
+def _before_training(config: Config, data: ExperimentData | None, processes: int, show: bool) -> None:
+    """Says what will be trained and how long that takes, and provides the weights that it starts from."""
+    source = config.dataset, config.model, config.device
+    pretraining = None
+    if show and own_share().world == 1:
+        pretraining = expected_seconds(*source) if config.awaits_weights else 0.0
+        text = f"preset {config.preset} on {config.device}: {config.model}, {config.epochs} epochs"
+        if data is not None:
+            text += f", about {duration(pretraining + estimate_seconds(config, data))}"
+            text += f" in one process; {processes} share the work" if processes > 1 else ""
+        say(text + (f"; {duration(pretraining)} of it to pretrain the SimCLR start, once" if pretraining else ""))
+    if from_first(lambda: config.awaits_weights):
+        from_first(lambda: provide(*source, expected=pretraining, show=show))
+        if config.awaits_weights:
+            raise ConfigError(
+                f"start: the first machine's {data_root()} has the SimCLR weights, this one's has not"
+            )
 
 
 def _prepared(config: Config) -> ExperimentData:
     with one_of_each_machine_first():
         return prepare(config)
-
-
-def _acquired(lock: FileLock) -> bool:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    lock.release()
-    return True
 
 
 def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: bool) -> None:
@@ -241,16 +240,6 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
     return result
 
 
-def provenance(device: str = "cpu") -> dict[str, Any]:
-    """Hardware, versions and the number of processes, without any path or host name."""
-    names = ("emlc-lib", "torch", "torchvision", "numpy", "scikit-learn")
-    hardware = {"machine": platform.machine(), "processor": _processor(), "threads": torch.get_num_threads()}
-    if torch.device(device).type == "cuda":
-        hardware["gpu"] = torch.cuda.get_device_name(device)
-    versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
-    return {"hardware": hardware, "processes": own_share().world, "os": sys.platform, "versions": versions}
-
-
 def command(config: Config, processes: int = 1) -> str:
     """The papermill command that makes this run, with so many processes."""
     shown = ["dataset", "noise_type", "noise", "method", "k", "seed", "preset"]
@@ -259,7 +248,8 @@ def command(config: Config, processes: int = 1) -> str:
     # The notebook of Clothing1M has no other data set.
     needed = [n for n in shown if n not in ("dataset", "noise_type")] if config.dataset == "clothing1m" else shown
     text = [f"-p {name} {getattr(config, name)}" for name in needed]
-    usual = make_config(**{name: getattr(config, name) for name in [*shown, "human_labels", "human_key"]})
+    given = {name: getattr(config, name) for name in [*shown, "human_labels", "human_key", "device"]}
+    usual = make_config(**given, device_here=False)
     changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n != "device"}
     changed |= {n: "all" for n in ("n_clean", "n_noisy") if n in changed and changed[n] is None}
     if "epochs" in changed:
@@ -278,13 +268,3 @@ def _with(trained: Trained, weights: dict[str, torch.Tensor]) -> Classifier:
     # Only the stored copy is the best epoch's; the training state has been checkpointed already.
     trained.method.student.load_state_dict(weights)
     return trained.method.student
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
-    except OSError:
-        pass
-    return f"{platform.processor() or 'unknown'}, {os.cpu_count()} cores"

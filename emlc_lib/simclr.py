@@ -23,7 +23,7 @@ from .config import Dataset, Model
 from .data import NORMALISATION
 from .devices import check_device, chosen_device
 from .divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
-from .execution import Precision, at_own_precision, autocast, matmul_precision, to_device
+from .execution import Precision, at_own_precision, autocast, matmul_precision, synchronise, to_device
 from .models import build_features, initialise
 from .progress import progress
 from .randomness import Stream, torch_generator
@@ -153,6 +153,33 @@ class Pretrained:
     source: str = "trained"
 
 
+# On a CPU a whole batch may take minutes and more memory than there is, and time goes with the number of images.
+ESTIMATE_BATCH = 32
+
+
+@at_own_precision
+def estimate_seconds(config: PretrainConfig, images: Tensor) -> float:
+    """Roughly how long all of :func:`pretrain` takes here, from a few steps on networks that are thrown away.
+
+    Args:
+        images: as for :func:`pretrain`.
+    """
+    size = config.batch_size if config.device.startswith("cuda") else min(config.batch_size, ESTIMATE_BATCH)
+    images = images.to(config.device)
+    parts = _build(config, images.shape[1])
+    augmentation = _augmentation(config, images.device)
+    per_epoch = len(images) // size
+    smaller = config.model_copy(update={"batch_size": size})
+    for t in range(4):
+        if t == 1:  # the first pays for allocation and kernel selection
+            synchronise(config.device)
+            began = time.perf_counter()
+        _step(smaller, *parts, images, augmentation, t, per_epoch)
+    synchronise(config.device)
+    per_image = (time.perf_counter() - began) / (3 * size)
+    return per_image * config.epochs * (len(images) // config.batch_size) * config.batch_size
+
+
 @at_own_precision
 def pretrain(
     config: PretrainConfig,
@@ -195,8 +222,7 @@ def pretrain(
     began = time.perf_counter()
     per_epoch = len(images) // config.batch_size
     steps, rise = config.epochs * per_epoch, max(1, round(config.warmup_epochs * per_epoch))
-    constants, recipe = constants or NORMALISATION[config.dataset], recipe or RECIPES[config.dataset]
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in constants)
+    augmentation = _augmentation(config, images.device, constants, recipe)
     first = len(rows) * per_epoch
     losses: list[Tensor] = []
     bar = progress(range(first, steps), total=steps, initial=first, desc="SimCLR", show=show)
@@ -204,7 +230,7 @@ def pretrain(
         for t in bar:
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * warmup_cosine(t, steps, rise)
-            losses.append(_step(config, networks, optimiser, images, mean, std, recipe, t, per_epoch))
+            losses.append(_step(config, networks, optimiser, images, augmentation, t, per_epoch))
             epoch_ends = (t + 1) % per_epoch == 0
             if epoch_ends or len(losses) % CHECK_EVERY == 0:
                 recent = [{"NT-Xent": loss} for loss in losses[-CHECK_EVERY:]]
@@ -237,7 +263,14 @@ def _build(config: PretrainConfig, channels: int):
     return networks, optimiser
 
 
-def _step(config, networks, optimiser, images, mean, std, recipe, t: int, per_epoch: int) -> Tensor:
+def _augmentation(config, device, constants=None, recipe=None) -> tuple[Tensor, Tensor, ViewRecipe]:
+    """Mean and standard deviation to standardise by, and the strength of the augmentations."""
+    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in constants or NORMALISATION[config.dataset])
+    return mean, std, recipe or RECIPES[config.dataset]
+
+
+def _step(config, networks, optimiser, images, augmentation, t: int, per_epoch: int) -> Tensor:
+    mean, std, recipe = augmentation
     order = torch.randperm(
         len(images), generator=torch_generator(config.seed, Stream.PRETRAIN_ORDER, t // per_epoch)
     )

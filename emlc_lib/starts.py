@@ -34,6 +34,9 @@ def initial_networks(
     ``start_steps`` is not 0, :func:`warm_up` trains the student on the clean set, and the teacher's classifier
     begins as a copy of it. ``features`` makes the feature extractors instead of ``config.model`` and
     ``config.start``, each time a new one.
+
+    Raises:
+        FileNotFoundError: the self-supervised weights are yet to be pretrained.
     """
     data, seed = batches.data, config.seed
 
@@ -43,6 +46,8 @@ def initial_networks(
         channels = data.clean_images.shape[1]
         model = build_classifier(config.model, data.n_classes, channels, torch_generator(seed, stream))
         if config.start == "simclr":
+            if config.awaits_weights:
+                raise FileNotFoundError("start: its SimCLR weights are made by emlc_lib.run or pretrained.provide")
             load_weights(model.features, start_weights_file(config.dataset, config.model, config.start_weights))
         elif config.start == "imagenet":
             load_imagenet(model.features, config.start_weights)

@@ -16,6 +16,7 @@ from .config import K_METHODS, Config, ConfigError
 from .disk_images import DataUnavailable
 from .execution import cores
 from .presets import make_config
+from .pretrained import provide
 from .progress import progress
 from .runs import Run, is_finished, run
 from .tables import accuracy_table, run_table
@@ -65,6 +66,8 @@ def sweep(
 ) -> list[Run]:
     """All runs of the configurations, in their order; finished ones are read back, begun ones resumed.
 
+    SimCLR weights that they start from and that are not there are pretrained first, one after the other.
+
     Args:
         configs: e.g. from :func:`grid`.
         root: the folder of runs; None takes :func:`emlc_lib.runs.runs_root`.
@@ -78,6 +81,9 @@ def sweep(
         raise ConfigError(f"jobs: must be None or a positive integer (got {jobs!r})")
     on_cuda = any(config.device.startswith("cuda") for config in configs)
     jobs = min(jobs or (1 if on_cuda else cores()), len(configs))
+    for config in configs:
+        if config.awaits_weights:
+            provide(config.dataset, config.model, config.device, show=show)
     missing = [config for config in configs if not is_finished(config, root)]
     if jobs == 1:
         for config in progress(missing, total=len(missing), desc="runs", show=show):

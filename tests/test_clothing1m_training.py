@@ -153,12 +153,15 @@ def test_emlc_end_to_end_at_224_pixels(clothing1m, tmp_path, monkeypatch):
 def test_a_run_is_announced_with_its_time(clothing1m, small_images, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EMLC_DATA", str(clothing1m[0]))
     config = config_of(epochs=1)
-    announce(config, prepare(config), tmp_path)
+    announce(config, tmp_path)
     said = capsys.readouterr().out
     assert "emlc with k = 1 on clothing1m, real noise as crawled, seed 0" in said
     assert "all clean labels" in said
     assert "start: random weights" in said
-    assert "about " in said
+    run(config, root=tmp_path)
+    assert "preset smoke on cpu: small_cnn, 1 epochs, about " in capsys.readouterr().err
+    announce(config, tmp_path)
+    assert capsys.readouterr().out.endswith("finished before: its files are read back\n")
 
 
 def test_a_resumed_run_gives_the_same_bits(clothing1m, small_images, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from emlc_lib.complaints import unknown_name
 from emlc_lib.config import Config, ConfigError
 from emlc_lib.config import Method as MethodName
 from emlc_lib.presets import PRESETS, WARM_START, make_config
+from emlc_lib.runs import command
 
 NAN = float("nan")
 
@@ -68,7 +69,7 @@ BAD = [
     ("n_noisy", {"n_noisy": 0}),
     ("model", {"model": "resnet18"}),
     ("schedule", {"schedule": "step"}),
-    ("start", {"start": "simclr"}),
+    ("start", {"dataset": "clothing1m", "preset": "smoke", "start": "simclr"}),
     ("start", {"start": "clean"}),
     ("start_weights", {"start": "simclr", "start_weights": "nowhere.safetensors"}),
     ("start_weights", {"start_weights": "w.safetensors"}),
@@ -211,6 +212,9 @@ class TestPresets:
         config = make_config(dataset=dataset, preset="paper", device="cpu")
         expected = {
             "model": model,
+            "start": "simclr",
+            "start_steps": 0,
+            "start_weights": None,
             "batch_size": 128,
             "clean_batch_size": 32,
             "epochs": 15,
@@ -225,8 +229,23 @@ class TestPresets:
             "meta_weights": "paper",
             "corruption": "adversarial",
             "meta_term": True,
+            "precision": "float32",
         }
         assert {name: getattr(config, name) for name in expected} == expected
+
+    def test_paper_computes_in_tf32_on_cuda_alone(self, cuda):
+        cuda(True)
+        for dataset in ("cifar10", "cifar100", "clothing1m"):
+            config = make_config(dataset=dataset)
+            assert (config.preset, config.device, config.precision) == ("paper", "cuda", "tf32")
+            assert config.channels_last
+            assert make_config(dataset=dataset, precision="float32").precision == "float32"
+            assert make_config(dataset=dataset, preset="paper", device="cpu").precision == "float32"
+        assert make_config(preset="quick").precision == "float32"
+        cuda(False)
+        # Its command says nothing of it, wherever it is written.
+        config = make_config(preset="paper", device="cuda", device_here=False)
+        assert "-y" not in command(config)
 
     def test_paper_is_table_4_for_clothing1m(self, cuda):
         config = make_config(dataset="clothing1m", preset="paper", device="cpu")

@@ -296,7 +296,7 @@ class TestFiles:
         monkeypatch.delenv("EMLC_DATA")
         assert data_root() == Path(__file__).resolve().parent.parent / "data"
         # Installed elsewhere than in the repository.
-        monkeypatch.setattr(data_module, "REPOSITORY", tmp_path)
+        monkeypatch.setattr("emlc_lib.places.REPOSITORY", tmp_path)
         assert data_root() == Path("data")
 
 

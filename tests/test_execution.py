@@ -5,7 +5,7 @@ import torch
 
 from emlc_lib import ConfigError, make_config
 from emlc_lib.batches import CleanBatch, NoisyBatch
-from emlc_lib.execution import autocast, compiled, matmul_precision
+from emlc_lib.execution import at_own_precision, autocast, compiled, matmul_precision
 from emlc_lib.meta_gradient import (
     InnerStep,
     batch_statistics_only,
@@ -214,6 +214,17 @@ def test_other_compiled_methods_agree_with_the_plain_ones(monkeypatch, cls, chan
     for a, b in zip(plain.student.parameters(), fast.student.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
     torch._dynamo.reset()
+
+
+def test_cudnn_chooses_its_algorithms_within_a_training_alone():
+    def fail(config):
+        assert torch.backends.cudnn.benchmark
+        raise KeyError
+
+    assert not torch.backends.cudnn.benchmark
+    with pytest.raises(KeyError):
+        at_own_precision(fail)(make_config(dataset="digits", device="cpu"))
+    assert not torch.backends.cudnn.benchmark
 
 
 def test_the_process_keeps_its_tf32_setting():

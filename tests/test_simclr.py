@@ -236,15 +236,12 @@ class TestStart:
         ("changes", "message"),
         [
             ({"start_weights": "nowhere.safetensors"}, "start_weights: nowhere.safetensors is not a file"),
-            ({"start_weights": None}, "start: no SimCLR weights of small_cnn for digits"),
             ({"model": "resnet_narrow"}, "is for model small_cnn, not resnet_narrow"),
             ({"start": "random"}, "start_weights: is for start simclr and imagenet only"),
         ],
     )
     def test_wrong_weights_are_refused_before_any_work(self, file, changes, message):
         values = {"dataset": "digits", "start": "simclr", "start_weights": str(file)} | changes
-        if values["start_weights"] is None:
-            values.pop("start_weights")
         with pytest.raises(ConfigError, match=message):
             make_config(**values)
 
@@ -271,7 +268,7 @@ class TestFiles:
 
     def test_weights_in_the_package_are_taken_without_training(self, package, digits, tmp_path):
         config, result, path = package
-        found = obtain(config, digits.train_images, root=tmp_path / "runs", show=False)
+        found = obtain(config, digits, root=tmp_path / "runs", show=False)
         assert found.source == path.name
         assert equal(weights(found), weights(result))
         assert found.epochs["loss"].tolist() == result.epochs["loss"].tolist()
@@ -281,7 +278,7 @@ class TestFiles:
     @pytest.mark.parametrize(("changes", "retrain"), [({"seed": 1}, False), ({}, True)])
     def test_another_configuration_or_retrain_trains(self, package, digits, tmp_path, changes, retrain):
         config = make_pretrain_config(**TINY, **changes)
-        found = obtain(config, digits.train_images, root=tmp_path / "runs", retrain=retrain, show=False)
+        found = obtain(config, digits, root=tmp_path / "runs", retrain=retrain, show=False)
         assert found.source == "trained"
         assert (tmp_path / "runs" / config.name / CHECKPOINT).is_file()
 
