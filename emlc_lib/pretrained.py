@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from .checkpoint import write_atomically, write_json
 from .complaints import ConfigError
@@ -64,8 +63,6 @@ def provide(
                 time = duration(estimate_seconds(config, images.train_images) if expected is None else expected)
                 say(f"pretraining {model} on {dataset} by SimCLR, once: {config.epochs} epochs, about {time}")
             _pretrain_and_store(config, images, file.parent, show)
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()  # a large batch was there, and other processes may come to this GPU
     return file
 
 

@@ -100,21 +100,23 @@ def run(
         ProcessError: one of several processes failed.
     """
     check_processes(config, processes)
-    if not from_first(lambda: is_finished(config, root)):
+    finished = from_first(lambda: is_finished(config, root))
+    if not finished:
         from_first(lambda: check_writable() if config.awaits_weights else None)
         if processes == 1 or config.awaits_weights:
             data = data or _prepared(config)  # what it refuses leaves no folder behind and costs no pretraining
         _before_training(config, data, processes, show)
-        folder = _folder(config, root)
-        if processes > 1:
-            program = ["-m", "emlc_lib.distributed", "--config", config.model_dump_json()]
-            launch([*program, "--runs", str(folder.parent.absolute())], processes, show=show)
-        else:
-            busy = f"{folder.name} is being trained"
-            with alone(folder / ".lock", busy, show=show) if own_share().rank == 0 else nullcontext():
-                if not from_first(lambda: is_finished(config, root)):
-                    _train_and_store(config, data, folder, show)
-    return from_first(lambda: load_run(_folder(config, root)))
+    folder = _folder(config, root)  # only now is its name sure to be the real one
+    if processes > 1 and not finished:
+        program = ["-m", "emlc_lib.distributed", "--config", config.model_dump_json()]
+        torch.cuda.empty_cache()  # estimate and pretraining are over, and the processes need the memory
+        launch([*program, "--runs", str(folder.parent.absolute())], processes, show=show)
+    elif not finished:
+        busy = f"{folder.name} is being trained"
+        with alone(folder / ".lock", busy, show=show) if own_share().rank == 0 else nullcontext():
+            if not from_first(lambda: is_finished(config, root)):
+                _train_and_store(config, data, folder, show)
+    return from_first(lambda: load_run(folder))
 
 
 def _before_training(config: Config, data: ExperimentData | None, processes: int, show: bool) -> None:
