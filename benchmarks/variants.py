@@ -194,7 +194,6 @@ def step_variants(args) -> Variants:
         "EMLC k=5": emlc(args, 5),
         "EMLC k=5, primal shared": emlc(args, 5, share_primal=True),
         "EMLC k=5, teacher recomputed": emlc(args, 5, teacher_pass="recomputed"),
-        "EMLC k=5, teacher fused": emlc(args, 5, teacher_pass="fused"),
     }
     if args.compile:
         variants["plain SGD, compiled"] = plain(args, compile=True)

@@ -165,7 +165,7 @@ class Config(Parameters):
         "second backward pass as published, which gives the same numbers in more time",
     )
 
-    # How it is computed. Only fused and bfloat16 change more than rounding.
+    # How it is computed. Only bfloat16 changes more than rounding.
     precision: Precision = Field(
         "float32",
         description="of the training passes; forward mode stays in float32, with tf32 and bfloat16 in TF32",
@@ -175,10 +175,10 @@ class Config(Parameters):
         description="reuse the training pass's activations in the forward-mode pass: less time, more memory; "
         "None does where it is exact and was measured to pay",
     )
-    teacher_pass: Literal["kept", "recomputed", "fused"] = Field(
+    teacher_pass: Literal["kept", "recomputed"] = Field(
         "kept",
-        description="for k > 1, the teacher's graphs of the k noisy batches: kept until its update; recomputed "
-        "then, one at a time, in the memory of k = 1; or one fused pass (batch norm over all k batches at once)",
+        description="for k > 1, the teacher's graphs of the k noisy batches: kept until its update, or recomputed "
+        "then, one at a time, in the memory of k = 1",
     )
     compile: bool = Field(False, description="torch.compile networks and forward mode")
     channels_last: bool = Field(

@@ -27,7 +27,7 @@ CASES = {
     "k=3, momentum, random": {"k": 3, "meta_weights": "momentum", "corruption": "random"},
     "k=3, exact": {"k": 3, "meta_weights": "exact", "corruption": "none", "weight_decay": 0.01},
     "k=3, recomputed": {"k": 3, "teacher_pass": "recomputed"},
-    "k=3, fused, as released": {"k": 3, "teacher_pass": "fused", "step_order": "reversed", "step_mean": True},
+    "k=3, as released": {"k": 3, "step_order": "reversed", "step_mean": True},
     "cross_entropy": {"method": "cross_entropy"},
     "clean_only": {"method": "clean_only"},
     "batch norm": {"corruption": "none"},

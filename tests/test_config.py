@@ -413,7 +413,7 @@ CHANGES = {
     "fasten_threshold": 0.9,
     "fasten_noisy_weight": 1.0,
     "precision": "tf32",
-    "teacher_pass": "fused",
+    "teacher_pass": "recomputed",
     "compile": True,
     "channels_last": False,
 }

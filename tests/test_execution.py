@@ -81,49 +81,6 @@ def test_sharing_and_layout_change_nothing(k):
             torch.testing.assert_close(other[name], value, rtol=1e-10, atol=1e-10)
 
 
-def test_a_fused_teacher_pass_is_one_pass_over_the_batches_together():
-    """At k = 1 it is the plain path; at k = 3 its labels are those of one batch of three times the size."""
-    for name, value in after(2).items():
-        torch.testing.assert_close(after(2, teacher_pass="fused")[name], value, rtol=0, atol=0)
-    built = method(k=3, teacher_pass="fused")
-    ahead = [built.batches.noisy(t) for t in range(3)]
-    with batch_statistics_only(built.teacher), torch.no_grad():
-        together = built.teacher(torch.cat([b.x for b in ahead]), torch.cat([b.given for b in ahead]))
-    for t, batch in enumerate(ahead):
-        own, corrected = built._correct(t)
-        assert torch.equal(own.x, batch.x)
-        part = slice(10 * t, 10 * (t + 1))
-        torch.testing.assert_close(corrected.soft_labels, together.soft_labels[part], rtol=1e-12, atol=1e-12)
-        assert torch.equal(corrected.given, batch.given)
-    # One pass, so one update of the running statistics, and one teacher update at the end.
-    assert built.teacher.classifier.features[1].num_batches_tracked == 1
-    assert not built._ahead
-    whole = after(6, k=3, teacher_pass="fused")
-    assert all(value.isfinite().all() for value in whole.values())
-
-
-def test_the_fused_gradient_is_that_of_the_joint_batch():
-    """The teacher's gradient of a fused k = 3 update, against the objective written out on one big pass."""
-    built, reference = (method(k=3, teacher_pass="fused", corruption="none") for _ in range(2))
-    for t in range(3):
-        built.step(t)
-    student, teacher = reference.student, reference.teacher
-    batches = [reference.batches.noisy(t) for t in range(3)]
-    q = teacher(torch.cat([b.x for b in batches]), torch.cat([b.given for b in batches])).soft_labels.split(10)
-    steps = []
-    for batch, labels in zip(batches, q, strict=True):
-        steps.append(InnerStep(parameters_of(student), batch.x, labels))
-        loss = -(labels.detach() * student(batch.x).log_softmax(1)).sum(1).mean()
-        reference.descend("student", [loss], 0)
-    clean = reference.batches.clean(0, 6)
-    g_w, _ = clean_gradient(student, clean.x, clean.labels)
-    objective = torch.nn.functional.cross_entropy(teacher(clean.x, clean.labels).logits, clean.labels)
-    objective = objective + surrogate(k_step_vectors(student, steps, g_w, lr=0.05), q)
-    expected = torch.autograd.grad(objective, list(teacher.parameters()))
-    for p, g in zip(built.teacher.parameters(), expected, strict=True):
-        torch.testing.assert_close(p.grad, g, rtol=1e-10, atol=1e-12)  # float64 rounding
-
-
 def cosine(a, b):
     a, b = (torch.cat([v.flatten().double() for v in values]) for values in (a, b))
     return (a @ b / (a.norm() * b.norm())).item()

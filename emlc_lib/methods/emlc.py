@@ -45,7 +45,6 @@ class EMLC(Method):
         super().__init__(config, batches, student, teacher)
         self.optimisers["teacher"] = self.sgd(teacher, config.teacher_lr, config.teacher_momentum)
         self._pending: list[tuple[InnerStep, NoisyBatch]] = []
-        self._ahead: list[tuple[NoisyBatch, TeacherOutput]] = []
         needs_tape = config.meta_term and config.meta_weights != "exact"
         self._taped = TapedForward(student) if needs_tape and config.shares_primal else None
         self._teacher_features = compiled(teacher.classifier.features, config.compile)
@@ -78,17 +77,9 @@ class EMLC(Method):
 
     def _correct(self, t: int) -> tuple[NoisyBatch, TeacherOutput]:
         """Noisy batch t and the teacher on it, with its graph unless that is not needed or made again later."""
-        config = self.config
-        with torch.set_grad_enabled(config.meta_term and config.teacher_pass != "recomputed"):
-            if config.teacher_pass != "fused":
-                batch = self.batches.noisy(t)
-                return batch, self._teach(batch.x, batch.given)
-            if not self._ahead:  # the teacher stays as it is until its update: all batches up to then at once
-                batches = [self.batches.noisy(t + i) for i in range(config.k)]
-                output = self._teach(torch.cat([b.x for b in batches]), torch.cat([b.given for b in batches]))
-                parts = zip(*(part.split(len(batches[0].x)) for part in output), strict=True)
-                self._ahead = [(b, TeacherOutput(*part)) for b, part in zip(batches, parts, strict=True)]
-            return self._ahead.pop(0)
+        batch = self.batches.noisy(t)
+        with torch.set_grad_enabled(self.config.meta_term and self.config.teacher_pass != "recomputed"):
+            return batch, self._teach(batch.x, batch.given)
 
     def _update_teacher(self, t: int) -> dict[str, Tensor]:
         clean = self.batches.clean(t // self.config.k, self.config.clean_batch_size)
