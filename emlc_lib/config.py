@@ -168,7 +168,8 @@ class Config(Parameters):
     # How it is computed. Only bfloat16 changes more than rounding.
     precision: Precision = Field(
         "float32",
-        description="of the training passes; forward mode stays in float32, with tf32 and bfloat16 in TF32",
+        description="of all passes, forward mode included (emlc_lib/tangent.py says how); weights, batch "
+        "statistics, losses and probabilities are in float32",
     )
     share_primal: bool | None = Field(
         None,
@@ -210,8 +211,8 @@ class Config(Parameters):
             )
         if self.precision == "tf32" and not self.device.startswith("cuda"):
             raise ValueError("precision: tf32 needs a CUDA device")
-        if self.share_primal and (self.precision == "bfloat16" or self.compile):
-            raise ValueError("share_primal: is for float32 and tf32 without compile only")
+        if self.share_primal and self.compile:
+            raise ValueError("share_primal: is for networks that are not compiled")
         if self.n_clean is not None and self.clean_batch_size > self.n_clean:
             raise ValueError(f"clean_batch_size: {self.clean_batch_size} is more than n_clean {self.n_clean}")
         return self
@@ -248,7 +249,7 @@ class Config(Parameters):
         if self.share_primal is not None:
             return self.share_primal
         looks_ahead = self.k > 1 and self.method in K_METHODS
-        return not looks_ahead and self.precision != "bfloat16" and not self.compile
+        return not looks_ahead and not self.compile
 
     @property
     def awaits_weights(self) -> bool:

@@ -105,19 +105,23 @@ def log_prob_jvp(
 
     Args:
         student: images to logits, in training mode.
-        step: its parameters and batch and, if ``taped`` is given, its tape.
+        step: its parameters and batch, and its tape if there is one.
         direction: a vector in parameter space, by name.
-        taped: the recorder that made ``step.tape``; without it the network is evaluated once more.
-        product: stands in for :func:`forward_mode`, for instance its compiled form.
+        taped: the recorder that made ``step.tape``, or makes it now where there is none.
+        product: without a recorder, stands in for :func:`forward_mode`, for instance its compiled form.
 
     Returns:
         (n, C), constant.
     """
     if taped is None:
         return product(student, step.params, step.x, direction)
-    tangent = taped.jvp(step.tape, step.params, direction)
+    tape = step.tape
+    if tape is None:
+        with batch_statistics_only(student):
+            tape = taped.tape_at(step.params, step.x)
+    tangent = taped.jvp(tape, step.params, direction)
     # The Jacobian of log softmax: subtract each row's mean tangent under p.
-    return tangent - (step.tape.output.softmax(1) * tangent).sum(1, keepdim=True)
+    return tangent - (tape.output.softmax(1) * tangent).sum(1, keepdim=True)
 
 
 def lookahead_weights(

@@ -14,6 +14,7 @@ from ..execution import autocast, compiled
 from ..models import Classifier, Teacher
 from ..processes import average_gradients
 from ..schedules import lr_factor
+from ..tangent import Tape, TapedForward, UnsupportedModel
 
 # How names of logged losses end. Other numbers may be NaN where they are not defined: a mean over none.
 LOSSES = ("_loss", "_ce", "_bce")
@@ -100,6 +101,25 @@ class Method(ABC):
         """The student's logits (n, C) in float32, its passes in the configured precision."""
         with autocast(self.config.precision, self.config.device):
             return self.student.head(self._student_features(x)).to(x.dtype)
+
+    def recorder(self) -> TapedForward | None:
+        """What finds tangents of the student's passes by their tape; None leaves them to ``torch.func.jvp``.
+
+        Raises:
+            UnsupportedModel: activations are to be shared, and the student has a layer without a rule for that.
+        """
+        if self.config.compile:
+            return None
+        try:
+            return TapedForward(self.student, lambda: autocast(self.config.precision, self.config.device))
+        except UnsupportedModel:
+            if self.config.shares_primal:
+                raise
+            return None
+
+    def recorded(self, taped: TapedForward | None, x: Tensor) -> tuple[Tensor, Tape | None]:
+        """:meth:`logits` and, if activations are shared, the tape of that pass."""
+        return taped(x) if taped and self.config.shares_primal else (self.logits(x), None)
 
     @abstractmethod
     def step(self, t: int) -> dict[str, Tensor]:

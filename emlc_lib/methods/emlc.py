@@ -26,7 +26,6 @@ from ..metrics import correction_counts
 from ..models import TeacherOutput
 from ..processes import averaged, own_share
 from ..randomness import Stream, torch_generator
-from ..tangent import TapedForward
 from .base import Method
 
 
@@ -46,7 +45,7 @@ class EMLC(Method):
         self.optimisers["teacher"] = self.sgd(teacher, config.teacher_lr, config.teacher_momentum)
         self._pending: list[tuple[InnerStep, NoisyBatch]] = []
         needs_tape = config.meta_term and config.meta_weights != "exact"
-        self._taped = TapedForward(student) if needs_tape and config.shares_primal else None
+        self._taped = self.recorder() if needs_tape else None
         self._teacher_features = compiled(teacher.classifier.features, config.compile)
         self._forward_mode = compiled(forward_mode, config.compile)
 
@@ -58,7 +57,7 @@ class EMLC(Method):
         batch, corrected = self._correct(t)
         soft_labels = corrected.soft_labels.detach()
         before = parameters_of(self.student) if self.config.meta_term else {}
-        logits, tape = self._taped(batch.x) if self._taped else (self.logits(batch.x), None)
+        logits, tape = self.recorded(self._taped, batch.x)
         loss = soft_cross_entropy(logits, soft_labels)
         self.descend("student", [loss], t)
         if self.config.meta_term:

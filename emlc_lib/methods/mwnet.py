@@ -47,7 +47,6 @@ from ..meta_gradient import (
     surrogate,
 )
 from ..randomness import Stream, torch_generator
-from ..tangent import TapedForward
 from .base import Method
 
 WEIGHT_DECAY = 1e-4
@@ -91,7 +90,7 @@ class MWNet(Method):
         self.networks["weight_net"] = self.weight_net
         parameters = self.weight_net.parameters()
         self.optimisers["weight_net"] = torch.optim.Adam(parameters, config.mwnet_lr, weight_decay=WEIGHT_DECAY)
-        self._taped = TapedForward(student) if config.shares_primal else None
+        self._taped = self.recorder()
         self._forward_mode = compiled(forward_mode, config.compile)
 
     def step(self, t: int) -> dict[str, Tensor]:
@@ -99,7 +98,7 @@ class MWNet(Method):
         clean = self.batches.clean(t, self.config.clean_batch_size)
         lr = self.config.lr * self.schedule(t)
         before = parameters_of(self.student)
-        logits, tape = self._taped(batch.x) if self._taped else (self.logits(batch.x), None)
+        logits, tape = self.recorded(self._taped, batch.x)
         losses = F.cross_entropy(logits, batch.given, reduction="none")
 
         weights = self.weight_net(losses.detach())
