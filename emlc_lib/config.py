@@ -182,6 +182,11 @@ class Config(Parameters):
         "then, one at a time, in the memory of k = 1",
     )
     compile: bool = Field(False, description="torch.compile networks and forward mode")
+    cuda_graph: bool = Field(
+        False,
+        description="emlc with k = 1 in one process: replay each step as one CUDA graph (emlc_lib/cuda_graph.py), "
+        "once that was seen to give what the step gives; for small networks, whose launches take longer than they",
+    )
     channels_last: bool = Field(
         True, description="layout of images and weights; False is slower nearly everywhere"
     )
@@ -213,6 +218,10 @@ class Config(Parameters):
             raise ValueError("precision: tf32 needs a CUDA device")
         if self.share_primal and self.compile:
             raise ValueError("share_primal: is for networks that are not compiled")
+        if self.cuda_graph and not (self.device.startswith("cuda") and self.method == "emlc" and self.k == 1):
+            raise ValueError("cuda_graph: is for method emlc with k = 1 on a CUDA device")
+        if self.cuda_graph and self.compile:
+            raise ValueError("cuda_graph: captures the plain step, without compile")
         if self.n_clean is not None and self.clean_batch_size > self.n_clean:
             raise ValueError(f"clean_batch_size: {self.clean_batch_size} is more than n_clean {self.n_clean}")
         return self

@@ -12,6 +12,7 @@ from .execution import at_own_precision
 from .lookahead import gradient_errors_of, gradient_vector
 from .meta_gradient import clean_gradient, exact_vectors, k_step_vectors, lookahead_weights, surrogate
 from .methods import EMLC
+from .methods.emlc import Draw
 from .progress import progress
 from .starts import initial_networks
 
@@ -25,17 +26,20 @@ class _Observed(EMLC):
         super().__init__(*arguments)
         self.rows: list[dict] = []
 
-    def _update_teacher(self, t: int) -> dict[str, Tensor]:
-        if (t + 1) // self.config.k % self.every == 0:
-            self.rows += [{"step": t + 1, **row} for row in self._errors(t)]
-        return super()._update_teacher(t)
+    def step(self, t: int) -> dict[str, Tensor]:
+        self._t = t
+        return super().step(t)
 
-    def _errors(self, t: int) -> list[dict]:
+    def _update_teacher(self, draw: Draw) -> dict[str, Tensor]:
+        if (self._t + 1) // self.config.k % self.every == 0:
+            self.rows += [{"step": self._t + 1, **row} for row in self._errors(draw)]
+        return super()._update_teacher(draw)
+
+    def _errors(self, draw: Draw) -> list[dict]:
         config = self.config
         steps = [step for step, _ in self._pending]
-        clean = self.batches.clean(t // config.k, config.clean_batch_size)
-        g_w, _ = clean_gradient(self.student, clean.x, clean.labels)
-        lr = config.lr * self.schedule(t)
+        g_w, _ = clean_gradient(self.student, draw.clean.x, draw.clean.labels)
+        lr = config.lr * draw.factor
         physics = {"momentum": config.momentum, "weight_decay": config.weight_decay}
         exact = self._gradient(exact_vectors(self.student, steps, g_w, lr=lr, **physics))
 

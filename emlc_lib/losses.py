@@ -25,7 +25,7 @@ def gate_loss(gate_logits: Tensor, is_clean: Tensor) -> Tensor:
 
 
 def corrupt_half(
-    labels: Tensor, logits: Tensor, strategy: str, generator: torch.Generator, share: Share = WHOLE
+    labels: Tensor, logits: Tensor, strategy: str, generator: torch.Generator | None, share: Share = WHOLE
 ) -> Tensor:
     """Section 3.6: corrupts the first half (rounded down) of a clean batch; batches are shuffled.
 

@@ -107,7 +107,7 @@ def log_prob_jvp(
         student: images to logits, in training mode.
         step: its parameters and batch, and its tape if there is one.
         direction: a vector in parameter space, by name.
-        taped: the recorder that made ``step.tape``, or makes it now where there is none.
+        taped: the recorder that made ``step.tape``, or evaluates the pass again where there is none.
         product: without a recorder, stands in for :func:`forward_mode`, for instance its compiled form.
 
     Returns:
@@ -115,13 +115,13 @@ def log_prob_jvp(
     """
     if taped is None:
         return product(student, step.params, step.x, direction)
-    tape = step.tape
-    if tape is None:
+    if step.tape is not None:
+        output, tangent = step.tape.output, taped.jvp(step.tape, step.params, direction)
+    else:
         with batch_statistics_only(student):
-            tape = taped.tape_at(step.params, step.x)
-    tangent = taped.jvp(tape, step.params, direction)
+            output, tangent = taped.dual(step.params, step.x, direction)
     # The Jacobian of log softmax: subtract each row's mean tangent under p.
-    return tangent - (tape.output.softmax(1) * tangent).sum(1, keepdim=True)
+    return tangent - (output.softmax(1) * tangent).sum(1, keepdim=True)
 
 
 def lookahead_weights(

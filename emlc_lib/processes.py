@@ -158,6 +158,8 @@ def check_processes(config: Config, processes: int, *, local: int | None = None)
         raise ConfigError(
             f"processes: method {config.method} trains in one; several are for {', '.join(PARALLEL_METHODS)}"
         )
+    if config.cuda_graph:
+        raise ConfigError("cuda_graph: is for one process; gradients are averaged outside of graphs")
     sizes = {name: getattr(config, name) for name in ("batch_size", "clean_batch_size")}
     whole_set = config.method == "clean_only" or config.start_steps > 0
     if whole_set and config.n_clean is not None and config.n_clean < config.batch_size:

@@ -2,9 +2,9 @@
 
 ``torch.func.jvp`` evaluates a network again to get its tangents. Training has just evaluated it on the same
 batch at the same parameters, so :class:`TapedForward` records what the tangents need in the training pass
-itself and later propagates tangents alone: two thirds of the convolutions. Where that much memory cannot be held
-until then, the pass is recorded once more, which still moves less memory than ``torch.func.jvp``. The result is
-the same Jacobian-vector product; the tests hold it against that one.
+itself and later propagates tangents alone: two thirds of the convolutions. Where that much memory is not to be
+held until then, both are evaluated together, layer by layer, which still moves less memory than ``torch.func.jvp``.
+The result is the same Jacobian-vector product; the tests hold it against that one.
 
 In bfloat16 passes the derivative is taken at the very activations that the student was trained on, and tangents
 between layers are rounded to bfloat16, too; batch statistics, linear layers and the sums of a convolution are in
@@ -67,8 +67,11 @@ class TapedForward:
         self._modules = dict(self._traced.named_modules())
         self._nodes = list(self._traced.graph.nodes)
         self._kept: set[str] = set()
+        last_use: dict[fx.Node, fx.Node] = {}
         for node in self._nodes:
             self._check(node)
+            last_use |= dict.fromkeys(node.all_input_nodes, node)
+        self._dead = {node: [used for used, by in last_use.items() if by is node] for node in self._nodes}
 
     def _check(self, node: fx.Node) -> None:
         if node.op == "call_module":
@@ -96,19 +99,13 @@ class TapedForward:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tape]:
         """The training-mode output, in the number format of x and with its graph, and the tape for :meth:`jvp`."""
-        return self._record(_Recorder(self._traced), x)
-
-    @torch.no_grad()
-    def tape_at(self, params: dict[str, Tensor], x: Tensor) -> Tape:
-        """The tape of the same pass at other parameters, by name; meant for a model without running statistics."""
-        return self._record(_Recorder(self._traced, params), x)[1]
-
-    def _record(self, recorder: _Recorder, x: Tensor) -> tuple[Tensor, Tape]:
+        recorder = _Recorder(self._traced)
         with self._context():
             output = recorder.run(x).to(x.dtype)
         values = {name: recorder.kept[name].detach() for name in self._kept}
         return output, Tape(output.detach(), values, recorder.statistics)
 
+    @torch.no_grad()
     def jvp(self, tape: Tape, params: dict[str, Tensor], direction: dict[str, Tensor]) -> Tensor:
         """The tangent of the output, J(params) direction, at the recorded batch; the shape of the output.
 
@@ -118,19 +115,44 @@ class TapedForward:
             direction: a vector of the same names and shapes.
         """
         env: dict[str, Tensor | None] = {}
-        with torch.no_grad():
-            for node in self._nodes:
-                if node.op == "placeholder":
-                    env[node.name] = None  # the input is constant: a zero tangent
-                elif node.op == "output":
-                    return env[node.args[0].name]
-                elif node.op == "call_function" and node.target in _ADDITIONS:
-                    env[node.name] = env[node.args[0].name] + env[node.args[1].name]
-                elif node.op == "call_function":
-                    env[node.name] = torch.flatten(env[node.args[0].name], *node.args[1:], **node.kwargs)
-                else:
-                    env[node.name] = self._module_tangent(node, env[node.args[0].name], tape, params, direction)
-        raise AssertionError("a traced graph always has an output")
+        for node in self._nodes[:-1]:
+            env[node.name] = self._tangent(node, env, tape, params, direction)
+            for dead in self._dead[node]:
+                del env[dead.name]
+        return env[self._nodes[-1].args[0].name]
+
+    @torch.no_grad()
+    def dual(self, params: dict[str, Tensor], x: Tensor, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The training-mode output at any parameters, and its tangent, layer by layer: nothing is held.
+
+        Meant for a model that keeps no running statistics (:func:`~emlc_lib.meta_gradient.batch_statistics_only`).
+
+        Args:
+            params, direction: by name. x: the batch.
+        """
+        recorder, env = _Recorder(self._traced, params), {}
+        tape = Tape(x, recorder.kept, recorder.statistics)
+        for node in self._nodes[:-1]:
+            if node.op == "placeholder":
+                recorder.env[node] = recorder.kept[node.name] = x
+            else:
+                with self._context():
+                    recorder.env[node] = recorder.run_node(node)
+            env[node.name] = self._tangent(node, env, tape, params, direction)
+            for dead in self._dead[node]:
+                del env[dead.name], recorder.env[dead], recorder.kept[dead.name]
+        last = self._nodes[-1].args[0].name
+        return recorder.kept[last].to(x.dtype), env[last]
+
+    def _tangent(self, node, env, tape, params, direction) -> Tensor | None:
+        if node.op == "placeholder":
+            return None  # the input is constant: a zero tangent
+        first, *rest = node.args
+        if node.op == "call_module":
+            return self._module_tangent(node, env[first.name], tape, params, direction)
+        if node.target in _ADDITIONS:
+            return env[first.name] + env[rest[0].name]
+        return torch.flatten(env[first.name], *rest, **node.kwargs)
 
     def _module_tangent(self, node, dx, tape, params, direction) -> Tensor:
         module, name = self._modules[node.target], node.target

@@ -18,10 +18,10 @@ from emlc_lib.presets import make_config
 class Recording(EMLC):
     """Keeps what the teacher's update starts from."""
 
-    def _update_teacher(self, t):
+    def _update_teacher(self, draw):
         self.steps, self.batches_seen = zip(*self._pending, strict=True)
         self.student_after, self.teacher_before = copy.deepcopy(self.student), copy.deepcopy(self.teacher)
-        return super()._update_teacher(t)
+        return super()._update_teacher(draw)
 
 
 def teacher_gradient(built, order, scale):

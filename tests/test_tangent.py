@@ -40,7 +40,7 @@ def test_tangent_of_every_backbone(name, channels, side):
 
 
 @pytest.mark.parametrize(("name", "channels", "side"), MODELS[:3])
-def test_a_pass_that_was_not_recorded_is_made_again_at_its_own_parameters(name, channels, side):
+def test_both_in_one_pass_at_parameters_that_the_model_has_left(name, channels, side):
     """As with k > 1: the model has moved on since; its running statistics and weights stay as they are."""
     model = build_classifier(name, 5, channels, torch.Generator().manual_seed(0)).double().train()
     before = copy.deepcopy(model.state_dict())
@@ -52,11 +52,12 @@ def test_a_pass_that_was_not_recorded_is_made_again_at_its_own_parameters(name, 
     )
     taped = TapedForward(model)
     with batch_statistics_only(model):
-        tape = taped.tape_at(params, x)
+        output, tangent = taped.dual(params, x, direction)
         primal, expected = jvp(lambda p: functional_call(model, p, (x,)), (params,), (direction,))
-    assert not any(v.requires_grad for v in (tape.output, *tape.values.values()))
+    assert not output.requires_grad
+    assert not tangent.requires_grad
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    for value, reference in ((tape.output, primal), (taped.jvp(tape, params, direction), expected)):
+    for value, reference in ((output, primal), (tangent, expected)):
         # As above. With random weights of size one instead of He's, cancellation costs two digits more.
         assert ((value - reference).norm() / reference.norm()).item() <= 1e-9
 
@@ -75,11 +76,14 @@ def rounded(model, x, direction):
     params = parameters_of(model)
     with batch_statistics_only(model):
         plain, taped = TapedForward(model), TapedForward(model, bfloat16_passes)
-        exact, tape = plain.tape_at(params, x), taped.tape_at(params, x)
+        (_, exact), (_, tape) = plain(x), taped(x)
+        output, tangent = taped.dual(params, x, direction)
     assert tape.output.dtype == torch.float32
     kept = [value.dtype for name, value in tape.values.items() if value is not x]
     assert kept.count(torch.bfloat16) > 0.9 * len(kept)
     unrounded = tape._replace(values={name: value.float() for name, value in tape.values.items()})
+    assert torch.equal(output, tape.output)
+    assert torch.equal(tangent, taped.jvp(tape, params, direction))
     tangents = [(taped, tape), (plain, unrounded), (plain, exact)]
     return [recorder.jvp(record, params, direction) for recorder, record in tangents]
 

@@ -51,6 +51,12 @@ class Method(ABC):
         for network in self.networks.values():
             network.train(mode)
 
+    def state(self) -> list[Tensor]:
+        """All tensors that steps change in place: weights, running statistics and momenta."""
+        networks = [value for network in self.networks.values() for value in network.state_dict().values()]
+        states = [state for optimiser in self.optimisers.values() for state in optimiser.state.values()]
+        return networks + [v for state in states for v in state.values() if isinstance(v, Tensor)]
+
     @property
     def period(self) -> int:
         """Steps after which no state is pending."""
@@ -68,15 +74,21 @@ class Method(ABC):
         """SGD with the momentum, unless another one is given, and weight decay of the configuration (Table 4)."""
         group = {"params": list(network.parameters()), "initial_lr": lr}
         momentum = self.config.momentum if momentum is None else momentum
-        return torch.optim.SGD([group], lr, momentum=momentum, weight_decay=self.config.weight_decay)
+        # In a graph the rate is a tensor, which no other form of it reads without waiting for the device.
+        fused = self.config.cuda_graph or None
+        return torch.optim.SGD([group], lr, momentum=momentum, weight_decay=self.config.weight_decay, fused=fused)
 
     def descend(self, name: str, losses: Iterable[Tensor], t: int) -> None:
-        """Step t of the named optimiser, down the gradient of the sum of ``losses``, at the scheduled rate.
+        """Step t of the named optimiser, down the gradient of the sum of ``losses``, at the scheduled rate."""
+        self.descend_at(self.schedule(t), name, losses)
+
+    def descend_at(self, factor: float | Tensor, name: str, losses: Iterable[Tensor]) -> None:
+        """A step of the named optimiser, down the gradient of the sum of ``losses``, at ``factor`` of its rate.
 
         Each loss is differentiated before the next is asked for, so that a generator needs the memory of one.
         Where several processes train together, the gradient is the mean of theirs, reduced once, at the end.
         """
-        optimiser = self._scheduled(name, t)
+        optimiser = self._at(factor, name)
         optimiser.zero_grad(set_to_none=True)
         for loss in losses:
             loss.backward()
@@ -85,16 +97,16 @@ class Method(ABC):
 
     def apply(self, name: str, gradients: Iterable[Tensor], t: int) -> None:
         """Step t of the named optimiser with the given gradients, one per parameter, at the scheduled rate."""
-        optimiser = self._scheduled(name, t)
+        optimiser = self._at(self.schedule(t), name)
         params = [p for group in optimiser.param_groups for p in group["params"]]
         for p, gradient in zip(params, gradients, strict=True):
             p.grad = gradient.detach()
         optimiser.step()
 
-    def _scheduled(self, name: str, t: int) -> torch.optim.Optimizer:
+    def _at(self, factor: float | Tensor, name: str) -> torch.optim.Optimizer:
         optimiser = self.optimisers[name]
         for group in optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * self.schedule(t)
+            group["lr"] = group["initial_lr"] * factor
         return optimiser
 
     def logits(self, x: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..batches import CleanBatch, NoisyBatch
+from ..cuda_graph import CapturedStep, CudaStream
 from ..execution import autocast, compiled
 from ..losses import corrupt_half, gate_loss, soft_cross_entropy
 from ..meta_gradient import (
@@ -27,6 +29,22 @@ from ..models import TeacherOutput
 from ..processes import averaged, own_share
 from ..randomness import Stream, torch_generator
 from .base import Method
+
+
+class Draw(NamedTuple):
+    """What a step depends on beside the state of networks and optimisers.
+
+    Attributes:
+        factor: of the learning rates, from their schedule.
+        noisy: the noisy batch.
+        clean: the clean batch, if the teacher is updated at the end of the step.
+        given: (m,) the clean batch's labels after random corruption; None where the teacher's logits decide.
+    """
+
+    factor: float | Tensor
+    noisy: NoisyBatch
+    clean: CleanBatch | None = None
+    given: Tensor | None = None
 
 
 class EMLC(Method):
@@ -48,54 +66,66 @@ class EMLC(Method):
         self._taped = self.recorder() if needs_tape else None
         self._teacher_features = compiled(teacher.classifier.features, config.compile)
         self._forward_mode = compiled(forward_mode, config.compile)
+        self._learn = self._learn_eagerly
+        if config.cuda_graph:
+            self._learn = CapturedStep(self._learn_eagerly, self.state, CudaStream())
 
     @property
     def period(self) -> int:
         return self.config.k
 
     def step(self, t: int) -> dict[str, Tensor]:
-        batch, corrected = self._correct(t)
+        return self._learn(self._draw(t))
+
+    def _draw(self, t: int) -> Draw:
+        """All that step t is a function of, apart from the state of networks and optimisers."""
+        config, noisy = self.config, self.batches.noisy(t)
+        if (t + 1) % config.k:
+            return Draw(self.schedule(t), noisy)
+        clean, given = self.batches.clean(t // config.k, config.clean_batch_size), None
+        if config.corruption == "random":  # which looks at the number of classes alone
+            logits = clean.x.new_empty(len(clean.labels), self.student.head.out_features)
+            generator = torch_generator(config.seed, Stream.CORRUPTION, t)
+            given = corrupt_half(clean.labels, logits, config.corruption, generator, own_share())
+        return Draw(self.schedule(t), noisy, clean, given)
+
+    def _learn_eagerly(self, draw: Draw) -> dict[str, Tensor]:
+        batch, config = draw.noisy, self.config
+        with torch.set_grad_enabled(config.meta_term and config.teacher_pass != "recomputed"):
+            corrected = self._teach(batch.x, batch.given)
         soft_labels = corrected.soft_labels.detach()
-        before = parameters_of(self.student) if self.config.meta_term else {}
+        before = parameters_of(self.student) if config.meta_term else {}
         logits, tape = self.recorded(self._taped, batch.x)
         loss = soft_cross_entropy(logits, soft_labels)
-        self.descend("student", [loss], t)
-        if self.config.meta_term:
+        self.descend_at(draw.factor, "student", [loss])
+        if config.meta_term:
             self._pending.append((InnerStep(before, batch.x, corrected.soft_labels, tape), batch))
         log = {
             "student_loss": loss.detach(),
             "correction": correction_counts(soft_labels, corrected.gate.detach(), batch.given, batch.true),
         }
-        if (t + 1) % self.config.k == 0:
-            log |= self._update_teacher(t)
+        if draw.clean is not None:
+            log |= self._update_teacher(draw)
         return log
 
     def _teach(self, x: Tensor, given: Tensor | Callable[[Tensor], Tensor]) -> TeacherOutput:
         with autocast(self.config.precision, self.config.device):
             return self.teacher.correct(self._teacher_features(x), given)
 
-    def _correct(self, t: int) -> tuple[NoisyBatch, TeacherOutput]:
-        """Noisy batch t and the teacher on it, with its graph unless that is not needed or made again later."""
-        batch = self.batches.noisy(t)
-        with torch.set_grad_enabled(self.config.meta_term and self.config.teacher_pass != "recomputed"):
-            return batch, self._teach(batch.x, batch.given)
-
-    def _update_teacher(self, t: int) -> dict[str, Tensor]:
-        clean = self.batches.clean(t // self.config.k, self.config.clean_batch_size)
+    def _update_teacher(self, draw: Draw) -> dict[str, Tensor]:
         log: dict[str, Tensor] = {}
-        self.descend("teacher", self._objectives(t, clean, log), t)
+        self.descend_at(draw.factor, "teacher", self._objectives(draw, log))
         self._pending.clear()
         return {name: value.detach() for name, value in log.items()}
 
-    def _objectives(self, t: int, clean: CleanBatch, log: dict[str, Tensor]) -> Iterator[Tensor]:
+    def _objectives(self, draw: Draw, log: dict[str, Tensor]) -> Iterator[Tensor]:
         """The terms of eq. 12, whose sum is minimised; ``log`` is filled with their values."""
-        config = self.config
+        config, clean = self.config, draw.clean
 
         def corrupted(logits):
-            generator = torch_generator(config.seed, Stream.CORRUPTION, t)
-            return corrupt_half(clean.labels, logits, config.corruption, generator, own_share())
+            return corrupt_half(clean.labels, logits, config.corruption, None, own_share())
 
-        output = self._teach(clean.x, corrupted)
+        output = self._teach(clean.x, corrupted if draw.given is None else draw.given)
         supervised = log["teacher_ce"] = F.cross_entropy(output.logits, clean.labels)
         if config.corruption != "none":
             log["teacher_bce"] = gate_loss(output.gate_logits, output.given == clean.labels)
@@ -107,7 +137,7 @@ class EMLC(Method):
         with autocast(config.precision, config.device):
             g_w, log["meta_loss"] = clean_gradient(self.student, clean.x, clean.labels)
         g_w = averaged(g_w)  # every v_i is along the gradient of the whole clean batch
-        vectors = self._vectors(steps, g_w, config.lr * self.schedule(t))
+        vectors = self._vectors(steps, g_w, config.lr * draw.factor)
         if config.step_order == "reversed":
             vectors = vectors[::-1]
         if config.step_mean:
@@ -121,7 +151,7 @@ class EMLC(Method):
             with batch_statistics_only(self.teacher):  # these batches have been counted
                 yield surrogate([v], [self._teach(batch.x, batch.given).soft_labels])
 
-    def _vectors(self, steps: tuple[InnerStep, ...], g_w: dict[str, Tensor], lr: float) -> list[Tensor]:
+    def _vectors(self, steps: tuple[InnerStep, ...], g_w: dict[str, Tensor], lr: float | Tensor) -> list[Tensor]:
         config = self.config
         if config.meta_weights == "exact":
             sgd = {"lr": lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
