@@ -3,7 +3,7 @@
 ``torch.func.jvp`` evaluates a network again to get its tangents. Training has just evaluated it on the same
 batch at the same parameters, so :class:`TapedForward` records what the tangents need in the training pass
 itself and later propagates tangents alone: two thirds of the convolutions. Where that much memory is not to be
-held until then, both are evaluated together, layer by layer, which still moves less memory than ``torch.func.jvp``.
+held until then, both are evaluated together, layer by layer, which moves less memory than ``torch.func.jvp``.
 The result is the same Jacobian-vector product; the tests hold it against that one.
 
 In bfloat16 passes the derivative is taken at the very activations that the student was trained on, and tangents

@@ -355,6 +355,7 @@ BASE = {
     "precision": "float32",
     "teacher_pass": "kept",
     "compile": False,
+    "cuda_graph": False,
     "channels_last": True,
 }
 # Another value of every field.
@@ -415,6 +416,7 @@ CHANGES = {
     "precision": "tf32",
     "teacher_pass": "recomputed",
     "compile": True,
+    "cuda_graph": True,
     "channels_last": False,
 }
 
@@ -443,7 +445,7 @@ class TestIdentity:
         save_file({"w": torch.zeros(1)}, file, metadata={"model": "resnet_narrow", "dataset": "cifar10"})
         changes = [{name: value} for name, value in CHANGES.items() if name != "start_weights"]
         # On a GPU tf32 is allowed; compile and a shared primal exclude each other.
-        changes = [c | {"device": "cuda"} if "precision" in c else c for c in changes]
+        changes = [c | {"device": "cuda"} if {"precision", "cuda_graph"} & c.keys() else c for c in changes]
         changes = [c | {"share_primal": False} if "compile" in c else c for c in changes]
         # Some count for some methods alone; each is compared with the method's defaults too.
         changes = [c | {"method": USED[name][0]} if (name := next(iter(c))) in USED else c for c in changes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -61,21 +62,21 @@ class EMLC(Method):
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)
         self.optimisers["teacher"] = self.sgd(teacher, config.teacher_lr, config.teacher_momentum)
-        self._pending: list[tuple[InnerStep, NoisyBatch]] = []
+        self._pending: deque[tuple[InnerStep, NoisyBatch]] = deque(maxlen=config.k)
         needs_tape = config.meta_term and config.meta_weights != "exact"
         self._taped = self.recorder() if needs_tape else None
         self._teacher_features = compiled(teacher.classifier.features, config.compile)
         self._forward_mode = compiled(forward_mode, config.compile)
-        self._learn = self._learn_eagerly
+        self._run = self._learn
         if config.cuda_graph:
-            self._learn = CapturedStep(self._learn_eagerly, self.state, CudaStream())
+            self._run = CapturedStep(self._learn, self.state, CudaStream(config.device))
 
     @property
     def period(self) -> int:
         return self.config.k
 
     def step(self, t: int) -> dict[str, Tensor]:
-        return self._learn(self._draw(t))
+        return self._run(self._draw(t))
 
     def _draw(self, t: int) -> Draw:
         """All that step t is a function of, apart from the state of networks and optimisers."""
@@ -89,7 +90,7 @@ class EMLC(Method):
             given = corrupt_half(clean.labels, logits, config.corruption, generator, own_share())
         return Draw(self.schedule(t), noisy, clean, given)
 
-    def _learn_eagerly(self, draw: Draw) -> dict[str, Tensor]:
+    def _learn(self, draw: Draw) -> dict[str, Tensor]:
         batch, config = draw.noisy, self.config
         with torch.set_grad_enabled(config.meta_term and config.teacher_pass != "recomputed"):
             corrected = self._teach(batch.x, batch.given)
