@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from emlc_lib.batches import CleanBatch, NoisyBatch
+from emlc_lib.cuda_graph import CHECKS, WARM_UP
 from emlc_lib.losses import soft_cross_entropy
 from emlc_lib.meta_gradient import (
     InnerStep,
@@ -92,6 +93,18 @@ def plain(args, **changes) -> Callable[[], Built]:
 def emlc(args, k: int, **changes) -> Callable[[], Built]:
     """k steps of EMLC, one teacher update."""
     return lambda: (repeated(build(args, EMLC, k=k, **changes), k), k)
+
+
+def graphed(args) -> Callable[[], Built]:
+    """The same for k = 1 by a CUDA graph, which is captured and checked before the clock starts."""
+
+    def make() -> Built:
+        step = repeated(build(args, EMLC, cuda_graph=True), 1)
+        for _ in range(WARM_UP + CHECKS):
+            step()
+        return step, 1
+
+    return make
 
 
 def through_the_updates(args, k: int, how: str) -> Callable[[], Built]:
@@ -190,11 +203,14 @@ def step_variants(args) -> Variants:
         "plain SGD": plain(args),
         "EMLC k=1": emlc(args, 1),
         "EMLC k=1, primal not shared": emlc(args, 1, share_primal=False),
+        "plain SGD, bfloat16": plain(args, precision="bfloat16"),
         "EMLC k=1, bfloat16": emlc(args, 1, precision="bfloat16"),
         "EMLC k=5": emlc(args, 5),
         "EMLC k=5, primal shared": emlc(args, 5, share_primal=True),
         "EMLC k=5, teacher recomputed": emlc(args, 5, teacher_pass="recomputed"),
     }
+    if args.device.startswith("cuda"):
+        variants["EMLC k=1, one CUDA graph"] = graphed(args)
     if args.compile:
         variants["plain SGD, compiled"] = plain(args, compile=True)
         variants["EMLC k=1, compiled"] = emlc(args, 1, compile=True)
@@ -243,6 +259,7 @@ def parts(args) -> dict[str, Built]:
     _, tape = taped(noisy.x)
     params = parameters_of(student)
     step = InnerStep(params, noisy.x, torch.zeros(args.noisy, CLASSES, device=args.device), tape)
+    again = step._replace(tape=None)
 
     def teacher_noisy():
         teacher(noisy.x, noisy.given).soft_labels.square().sum().backward()
@@ -258,6 +275,7 @@ def parts(args) -> dict[str, Built]:
         "  copy of the student's parameters": (lambda: parameters_of(student), 1),
         "  teacher's update": (method.optimisers["teacher"].step, 1),
         "  forward mode, primal shared": (lambda: log_prob_jvp(student, step, g_w, taped=taped), 1),
+        "  forward mode, primal again": (lambda: log_prob_jvp(student, again, g_w, taped=taped), 1),
         "  forward mode, torch.func.jvp": (lambda: forward_mode(student, params, noisy.x, g_w), 1),
         "  double backward instead": (lambda: double_backward_jvp(student, step, g_w), 1),
     }

@@ -118,14 +118,14 @@ class Method(ABC):
         """What finds tangents of the student's passes by their tape; None leaves them to ``torch.func.jvp``.
 
         Raises:
-            UnsupportedModel: activations are to be shared, and the student has a layer without a rule for that.
+            UnsupportedModel: ``share_primal`` asks for it, and the student has a layer without a rule.
         """
         if self.config.compile:
             return None
         try:
             return TapedForward(self.student, lambda: autocast(self.config.precision, self.config.device))
         except UnsupportedModel:
-            if self.config.shares_primal:
+            if self.config.share_primal:
                 raise
             return None
 

@@ -111,6 +111,7 @@ class MLC(Method):
         self._both = _FeaturesAndLogits(student)
         # A compiled graph cannot be differentiated twice.
         self._passes = compiled(self._both, config.compile and not self._twice)
+        self._taped = self.recorder()
         self._forward_mode = compiled(forward_mode, config.compile)
 
     @property
@@ -142,7 +143,8 @@ class MLC(Method):
             surrogate = double_backward_surrogate(dict(zip(weights, gradients, strict=True)), g_after, lr=lr)
         else:
             inner = InnerStep(before, batch.x, soft_labels)
-            surrogate = share * k_step_surrogate(student, [inner], g_after, lr=lr, product=self._forward_mode)
+            how = {"taped": self._taped, "product": self._forward_mode}
+            surrogate = share * k_step_surrogate(student, [inner], g_after, lr=lr, **how)
         gradient = list(torch.autograd.grad(surrogate, list(self.corrector.parameters())))
         if self._carried:
             curved = self._curved(before, batch.x, soft_labels.detach(), own, g_after)

@@ -118,6 +118,7 @@ class MSLC(Method):
         self._twice = config.meta_pass == "double_backward"
         if self._twice:  # a compiled graph cannot be differentiated twice
             self._student_features = student.features
+        self._taped = self.recorder()
         self._forward_mode = compiled(forward_mode, config.compile)
 
     def step(self, t: int) -> dict[str, Tensor]:
@@ -167,7 +168,8 @@ class MSLC(Method):
             surrogate = double_backward_surrogate(dict(zip(names, gradients, strict=True)), g_w, lr=lr)
         else:
             inner = InnerStep(parameters_of(self.student), batch.x, soft_labels)
-            surrogate = k_step_surrogate(self.student, [inner], g_w, lr=lr, product=self._forward_mode)
+            how = {"taped": self._taped, "product": self._forward_mode}
+            surrogate = k_step_surrogate(self.student, [inner], g_w, lr=lr, **how)
         # The student's own graph is differentiated once more, for the real step.
         new = torch.autograd.grad(surrogate, list(self.corrector.parameters()), retain_graph=True)
         self.apply("corrector", new, t)
