@@ -48,7 +48,7 @@ mutation-test: $(STAMP)
 	$(BIN)/python tests/mutation_score.py
 
 reproduce: $(STAMP)
-	$(BIN)/python -m emlc_lib.reproduce
+	$(BIN)/python -m emlc_lib.experiments.reproduce
 
 lock:
 	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \

@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 from torchvision.transforms import v2
 
-from emlc_lib.augment import augment_clean, augment_noisy, normalise, standardise
-from emlc_lib.data import NORMALISATION
-from emlc_lib.execution import synchronise
-from emlc_lib.runs import provenance
-from emlc_lib.views import RECIPES, random_view
+from emlc_lib.data.augment import augment_clean, augment_noisy, normalise, standardise
+from emlc_lib.data.datasets import NORMALISATION
+from emlc_lib.networks.views import RECIPES, random_view
+from emlc_lib.runtime.execution import synchronise
+from emlc_lib.runtime.provenance import provenance
 
 
 def pipelines(device: str):

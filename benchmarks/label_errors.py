@@ -20,17 +20,19 @@ import torch
 from joblib import Parallel, delayed
 
 from emlc_lib import make_config, prepare
-from emlc_lib.checkpoint import write_atomically
-from emlc_lib.config import Config
-from emlc_lib.label_errors import (
+from emlc_lib.experiments.label_errors import (
     class_probabilities,
     flagged_quality,
     out_of_fold,
     ranking_quality,
     suspicions,
 )
-from emlc_lib.progress import progress
-from emlc_lib.runs import provenance, run, runs_root
+from emlc_lib.experiments.runs import run
+from emlc_lib.runtime.checkpoint import write_atomically
+from emlc_lib.runtime.places import runs_root
+from emlc_lib.runtime.progress import progress
+from emlc_lib.runtime.provenance import provenance
+from emlc_lib.training.config import Config
 
 KEYS = ("aggre_label", "random_label1", "random_label2", "random_label3", "worse_label")
 METHODS = ("emlc", "cross_entropy", "clean_only")

@@ -22,8 +22,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from emlc_lib.execution import synchronise
-from emlc_lib.runs import provenance
+from emlc_lib.runtime.execution import synchronise
+from emlc_lib.runtime.provenance import provenance
 
 from .variants import Built, Variants, growth_variants, method_variants, parts, step_variants
 

@@ -11,10 +11,8 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from emlc_lib.batches import CleanBatch, NoisyBatch
-from emlc_lib.cuda_graph import CHECKS, WARM_UP
-from emlc_lib.losses import soft_cross_entropy
-from emlc_lib.meta_gradient import (
+from emlc_lib.core.losses import soft_cross_entropy
+from emlc_lib.core.meta_gradient import (
     InnerStep,
     batch_statistics_only,
     clean_gradient,
@@ -22,11 +20,16 @@ from emlc_lib.meta_gradient import (
     log_prob_jvp,
     parameters_of,
 )
-from emlc_lib.methods import EMLC, METHODS, CrossEntropy
-from emlc_lib.models import build_classifier, build_teacher
-from emlc_lib.presets import make_config
-from emlc_lib.starts import placed
-from emlc_lib.tangent import TapedForward
+from emlc_lib.core.tangent import TapedForward
+from emlc_lib.core.teacher import build_teacher
+from emlc_lib.data.batches import CleanBatch, NoisyBatch
+from emlc_lib.methods import METHODS
+from emlc_lib.methods.baselines import CrossEntropy
+from emlc_lib.methods.emlc import EMLC
+from emlc_lib.networks.backbones import build_classifier
+from emlc_lib.runtime.cuda_graph import CHECKS, WARM_UP
+from emlc_lib.training.presets import make_config
+from emlc_lib.training.start import placed
 
 SIDE, CLASSES = 32, 10
 Built = tuple[Callable[[], object], int]  # a function, and the noisy batches that one call takes

@@ -1,18 +1,28 @@
 """Enhanced Meta Label Correction: the mathematics, the method and the experiments of the ICCV 2023 paper.
 
 Most users need :func:`make_config`, :func:`run` and the :class:`Run` it returns; the meta-gradients are in
-:mod:`emlc_lib.meta_gradient`.
+:mod:`emlc_lib.core.meta_gradient`.
 """
 
-from .config import Config, ConfigError
-from .data import DataUnavailable, ExperimentData, ImageSet, load_dataset, prepare
-from .estimator import EMLCClassifier
-from .images import InputError
-from .meta_gradient import clean_gradient, exact_surrogate, k_step_surrogate, log_prob_jvp, lookahead_weights
-from .models import Classifier, Teacher, build_classifier, build_teacher
-from .presets import make_config
-from .runs import Run, find_runs, run
-from .trainer import train
+from emlc_lib.core.meta_gradient import (
+    clean_gradient,
+    exact_surrogate,
+    k_step_surrogate,
+    log_prob_jvp,
+    lookahead_weights,
+)
+from emlc_lib.core.teacher import Classifier, Teacher, build_teacher
+from emlc_lib.data.datasets import ImageSet, load_dataset
+from emlc_lib.data.experiment_data import ExperimentData
+from emlc_lib.data.prepare import prepare
+from emlc_lib.estimator.estimator import EMLCClassifier
+from emlc_lib.estimator.images import InputError
+from emlc_lib.experiments.runs import Run, find_runs, run
+from emlc_lib.networks.backbones import build_classifier
+from emlc_lib.runtime.parameters import ConfigError, DataUnavailable
+from emlc_lib.training.config import Config
+from emlc_lib.training.presets import make_config
+from emlc_lib.training.trainer import train
 
 __all__ = [
     "Classifier",

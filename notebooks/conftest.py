@@ -1,6 +1,7 @@
 """For nbval: a notebook whose data set is not on this machine is left out, and the report says so."""
 
-from emlc_lib.data import data_root, is_available
+from emlc_lib.data.datasets import is_available
+from emlc_lib.runtime.places import data_root
 
 NEEDS = {"00_pretrain_simclr.ipynb": "cifar10", "03_cifar.ipynb": "cifar10"}
 MISSING = {name: dataset for name, dataset in NEEDS.items() if not is_available(dataset)}

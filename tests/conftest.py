@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from emlc_lib.data import is_available
-from emlc_lib.made_up_clothing import write_tree
-from emlc_lib.models import Classifier, Teacher, build_teacher, initialise
+from emlc_lib.core.teacher import Classifier, Teacher, build_teacher, initialise
+from emlc_lib.data.clothing1m.example import write_tree
+from emlc_lib.data.datasets import is_available
 
 # The tests' tensors are small: more threads only wait for each other.
 torch.set_num_threads(1)

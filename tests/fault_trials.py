@@ -19,11 +19,12 @@ from pathlib import Path
 
 import torch
 
-from emlc_lib import checkpoint, make_config, prepare, run
-from emlc_lib.checkpoint import CheckpointError
-from emlc_lib.methods import EMLC
-from emlc_lib.runs import load_run
-from emlc_lib.trainer import CHECKPOINT
+from emlc_lib import make_config, prepare, run
+from emlc_lib.experiments.runs import load_run
+from emlc_lib.methods.emlc import EMLC
+from emlc_lib.runtime import checkpoint
+from emlc_lib.runtime.checkpoint import CheckpointError
+from emlc_lib.training.trainer import CHECKPOINT
 
 MOMENTS = ("before", "half", "written", "replaced")
 EPOCHS, STEPS = 24, 8  # steps an epoch

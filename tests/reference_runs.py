@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from emlc_lib import make_config, prepare
-from emlc_lib.batches import Batches
+from emlc_lib.data.batches import Batches
 from emlc_lib.methods import METHODS
-from emlc_lib.starts import initial_networks
+from emlc_lib.training.start import initial_networks
 
 FILE = Path(__file__).with_suffix(".json")
 STEPS = 10

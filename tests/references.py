@@ -1,4 +1,4 @@
-"""Independent references for the meta-gradient: slow, literal, and without emlc_lib.meta_gradient."""
+"""Independent references for the meta-gradient: slow, literal, and without emlc_lib.core.meta_gradient."""
 
 import copy
 

@@ -11,13 +11,14 @@ from conftest import build, teacher_around
 from torch import nn
 
 from emlc_lib import make_config, prepare, run
-from emlc_lib.batches import Batches
-from emlc_lib.evaluation import predict
-from emlc_lib.methods import EMLC, METHODS
-from emlc_lib.models import SmallCNN
-from emlc_lib.processes import average_statistics, group, own_share
-from emlc_lib.starts import warm_up
-from emlc_lib.training_log import joint
+from emlc_lib.data.batches import Batches
+from emlc_lib.methods import METHODS
+from emlc_lib.methods.emlc import EMLC
+from emlc_lib.networks.backbones import SmallCNN
+from emlc_lib.runtime.parallel import average_statistics, group, own_share
+from emlc_lib.training.evaluation import predict
+from emlc_lib.training.log import joint
+from emlc_lib.training.start import warm_up
 
 # Of EMLC, without batch norm unless the name says otherwise.
 CASES = {

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from emlc_lib import autoaugment
-from emlc_lib.augment import augment_clean, augment_noisy, crop_and_flip, normalise
-from emlc_lib.autoaugment import (
+from emlc_lib.data import autoaugment
+from emlc_lib.data.augment import augment_clean, augment_noisy, crop_and_flip, normalise
+from emlc_lib.data.autoaugment import (
     CIFAR_POLICY,
     IMAGENET_POLICY,
     SIGNED,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from refusals import Case, refused
 
-from emlc_lib.cli import main
+from emlc_lib.estimator.cli import main
 
 
 def write(path, text):

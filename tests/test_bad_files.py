@@ -11,14 +11,22 @@ from PIL import Image
 from refusals import Case, refused
 
 from emlc_lib import ConfigError, EMLCClassifier, make_config, prepare
-from emlc_lib.checkpoint import CheckpointError, read_checkpoint, read_own_checkpoint, save_checkpoint
-from emlc_lib.data import DataUnavailable, ImageSet, load_dataset
-from emlc_lib.disk_images import DiskImages
-from emlc_lib.images import InputError, read_folder
-from emlc_lib.label_errors import out_of_fold
-from emlc_lib.models import build_classifier, load_weights, save_weights
-from emlc_lib.notebook import committed_table
-from emlc_lib.runs import find_runs, load_run, run
+from emlc_lib.data.datasets import ImageSet, load_dataset
+from emlc_lib.data.disk_images import DiskImages
+from emlc_lib.estimator.images import InputError, read_folder
+from emlc_lib.experiments.label_errors import out_of_fold
+from emlc_lib.experiments.notebook import committed_table
+from emlc_lib.experiments.runs import find_runs, load_run, run
+from emlc_lib.networks.backbones import build_classifier
+from emlc_lib.runtime.checkpoint import (
+    CheckpointError,
+    load_weights,
+    read_checkpoint,
+    read_own_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
+from emlc_lib.runtime.parameters import DataUnavailable
 
 CIFAR10 = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
 TRUE = np.arange(200) % 10

@@ -12,13 +12,13 @@ from sklearn.exceptions import NotFittedError
 from torch.utils.data import Dataset
 
 from emlc_lib import ConfigError, EMLCClassifier, make_config, prepare
-from emlc_lib.data import load_dataset
-from emlc_lib.images import InputError
-from emlc_lib.label_errors import out_of_fold
-from emlc_lib.notebook import check_parameters, committed_table
-from emlc_lib.simclr import make_pretrain_config
-from emlc_lib.studies import look_ahead, run_study
-from emlc_lib.sweep import grid, sweep
+from emlc_lib.data.datasets import load_dataset
+from emlc_lib.estimator.images import InputError
+from emlc_lib.experiments.label_errors import out_of_fold
+from emlc_lib.experiments.notebook import check_parameters, committed_table
+from emlc_lib.experiments.studies import look_ahead, run_study
+from emlc_lib.experiments.sweep import grid, sweep
+from emlc_lib.networks.simclr import make_pretrain_config
 
 NAN = float("nan")
 
@@ -38,7 +38,7 @@ def runs(noises=("symmetric:0.9",), methods=("emlc",), ks=(1,), seeds=(0,)):
 def notebook(injected="", **values):
     """check_parameters as a notebook calls it, after papermill."""
     shell = SimpleNamespace(user_ns={"In": ["", f"# Parameters\n{injected}\n"]} | values)
-    with patch("emlc_lib.notebook.get_ipython", lambda: shell):
+    with patch("emlc_lib.experiments.notebook.get_ipython", lambda: shell):
         check_parameters(["noise", "seeds", "options"])
 
 

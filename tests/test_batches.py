@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from emlc_lib.batches import Batches
-from emlc_lib.data import prepare
-from emlc_lib.presets import make_config
-from emlc_lib.randomness import Stream, numpy_generator, torch_generator
+from emlc_lib.data.batches import Batches
+from emlc_lib.data.prepare import prepare
+from emlc_lib.runtime.randomness import Stream, numpy_generator, torch_generator
+from emlc_lib.training.presets import make_config
 
 N_NOISY, N_CLEAN = 205, 100
 

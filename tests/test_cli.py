@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from emlc_lib import EMLCClassifier
-from emlc_lib.cli import main
+from emlc_lib.estimator.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ["path", "given_label", "corrected_label", "probability", "gate", "rank", "verified"]
@@ -49,7 +49,16 @@ ARGUMENTS = ["correct", "images", "--verified", "verified.csv", "--image-size", 
 
 def test_from_a_folder_to_a_corrected_csv_and_a_contact_sheet(images):
     """In a process of its own, as a user runs it."""
-    command = [sys.executable, "-m", "emlc_lib.cli", *ARGUMENTS, "--epochs", "80", "--save", "emlc.safetensors"]
+    command = [
+        sys.executable,
+        "-m",
+        "emlc_lib.estimator.cli",
+        *ARGUMENTS,
+        "--epochs",
+        "80",
+        "--save",
+        "emlc.safetensors",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "corrected.csv: 72 images, 24 of them verified" in done.stdout

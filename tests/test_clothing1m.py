@@ -9,10 +9,11 @@ from clothing1m_config import config_of
 from PIL import Image
 
 from emlc_lib import prepare
-from emlc_lib.clothing1m import main, prepare_clothing1m
-from emlc_lib.clothing1m_folder import copied, inspect_folder, leave_out, write_copy
-from emlc_lib.disk_images import DataUnavailable, DiskImages, open_image
-from emlc_lib.made_up_clothing import SIZES, damage_tree, write_tree
+from emlc_lib.data.clothing1m.example import SIZES, damage_tree, write_tree
+from emlc_lib.data.clothing1m.folder import copied, inspect_folder, leave_out, write_copy
+from emlc_lib.data.clothing1m.prepare import main, prepare_clothing1m
+from emlc_lib.data.disk_images import DiskImages, open_image
+from emlc_lib.runtime.parameters import DataUnavailable
 
 
 @pytest.fixture

@@ -12,22 +12,23 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet50
 
-from emlc_lib import ConfigError, find_runs, imagenet, make_config, prepare, run
-from emlc_lib.augment import RECIPES
-from emlc_lib.autoaugment import IMAGENET_POLICY
-from emlc_lib.batches import Batches
-from emlc_lib.clothing1m_folder import CLASSES
-from emlc_lib.data import is_available, load_dataset
-from emlc_lib.disk_images import DataUnavailable
-from emlc_lib.made_up_clothing import SIZES, colour
+from emlc_lib import ConfigError, find_runs, make_config, prepare, run
+from emlc_lib.data.augment import RECIPES
+from emlc_lib.data.autoaugment import IMAGENET_POLICY
+from emlc_lib.data.batches import Batches
+from emlc_lib.data.clothing1m.example import SIZES, colour
+from emlc_lib.data.clothing1m.folder import CLASSES
+from emlc_lib.data.datasets import is_available, load_dataset
+from emlc_lib.experiments.notebook import announce
+from emlc_lib.experiments.sweep import grid
+from emlc_lib.experiments.tables import accuracy_table
 from emlc_lib.methods import METHODS
-from emlc_lib.notebook import announce
-from emlc_lib.schedules import learning_rates
-from emlc_lib.simclr import make_pretrain_config
-from emlc_lib.starts import initial_networks
-from emlc_lib.sweep import grid
-from emlc_lib.tables import accuracy_table
-from emlc_lib.trainer import train
+from emlc_lib.networks import imagenet
+from emlc_lib.networks.simclr import make_pretrain_config
+from emlc_lib.runtime.parameters import DataUnavailable
+from emlc_lib.training.presets import learning_rates
+from emlc_lib.training.start import initial_networks
+from emlc_lib.training.trainer import train
 
 
 class TestPrepare:

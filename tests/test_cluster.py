@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 
 from emlc_lib import ConfigError, find_runs, make_config, run
-from emlc_lib.cluster import ClusterError, Training, main, submit
-from emlc_lib.config import Config
-from emlc_lib.job_list import Resources, job_table, report, table_1
-from emlc_lib.runs import CHECKPOINT, state
-from emlc_lib.sweep import grid
-from emlc_lib.tables import paper_accuracy
+from emlc_lib.experiments.cluster import ClusterError, Training, main, submit
+from emlc_lib.experiments.job_list import Resources, job_table, report, table_1
+from emlc_lib.experiments.runs import state
+from emlc_lib.experiments.sweep import grid
+from emlc_lib.experiments.tables import paper_accuracy
+from emlc_lib.training.config import Config
+from emlc_lib.training.trainer import CHECKPOINT
 
 ELSEWHERE = {"device": "cuda", "device_here": False}
 TINY = {"dataset": "digits", "preset": "smoke", "epochs": 1, "device": "cpu"}

@@ -10,11 +10,11 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from emlc_lib.complaints import unknown_name
-from emlc_lib.config import Config, ConfigError
-from emlc_lib.config import Method as MethodName
-from emlc_lib.presets import PRESETS, WARM_START, make_config
-from emlc_lib.runs import command
+from emlc_lib.experiments.runs import command
+from emlc_lib.runtime.parameters import ConfigError, unknown_name
+from emlc_lib.training.config import Config
+from emlc_lib.training.config import Method as MethodName
+from emlc_lib.training.presets import PRESETS, WARM_START, make_config
 
 NAN = float("nan")
 

@@ -6,12 +6,12 @@ from strict_device import StrictDevice
 from test_execution import RandomBatches
 
 from emlc_lib import ConfigError, make_config, prepare
-from emlc_lib.cuda_graph import CHECKS, WARM_UP, CapturedStep
-from emlc_lib.methods import EMLC
-from emlc_lib.methods.emlc import Draw
-from emlc_lib.models import build_classifier, build_teacher
-from emlc_lib.processes import check_processes
-from emlc_lib.trainer import train
+from emlc_lib.core.teacher import build_teacher
+from emlc_lib.methods.emlc import EMLC, Draw
+from emlc_lib.networks.backbones import build_classifier
+from emlc_lib.runtime.cuda_graph import CHECKS, WARM_UP, CapturedStep
+from emlc_lib.training.processes import check_processes
+from emlc_lib.training.trainer import train
 
 STEPS = WARM_UP + CHECKS + 4
 MADE: list = []  # stand-ins, newest last
@@ -226,13 +226,13 @@ def test_the_captured_step_stays_on_the_device(corruption, changes, monkeypatch)
     "changes", [{"device": "cpu"}, {"k": 2}, {"method": "mlc"}, {"compile": True, "share_primal": False}]
 )
 def test_where_there_can_be_no_graph(changes, monkeypatch):
-    monkeypatch.setattr("emlc_lib.presets.check_device", lambda device: device)
+    monkeypatch.setattr("emlc_lib.training.presets.check_device", lambda device: device)
     with pytest.raises(ConfigError, match=r"^cuda_graph: "):
         make_config(dataset="digits", cuda_graph=True, **{"device": "cuda"} | changes)
 
 
 def test_several_processes_have_none(monkeypatch):
-    monkeypatch.setattr("emlc_lib.presets.check_device", lambda device: device)
+    monkeypatch.setattr("emlc_lib.training.presets.check_device", lambda device: device)
     with pytest.raises(ConfigError, match=r"^cuda_graph: "):
         check_processes(make_config(dataset="digits", device="cuda", cuda_graph=True), 2)
 
@@ -246,7 +246,7 @@ def test_the_option_renames_no_run_that_does_without():
 @pytest.mark.gpu
 def test_on_cuda_replays_are_the_steps(monkeypatch, capsys):
     """In float32, over steps that are all replayed after the checks; 1e-3 leaves room for atomic sums' order."""
-    from emlc_lib.cuda_graph import CudaStream
+    from emlc_lib.runtime.cuda_graph import CudaStream
 
     ends = []
     for graph in (True, False):

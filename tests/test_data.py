@@ -12,19 +12,15 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from emlc_lib import data as data_module
-from emlc_lib.data import (
-    DataUnavailable,
-    ImageSet,
-    data_root,
-    is_available,
-    load_dataset,
-    prepare,
-)
-from emlc_lib.noise import symmetric_noise
-from emlc_lib.presets import make_config
-from emlc_lib.randomness import Stream, numpy_generator
-from emlc_lib.splits import split_clean_noisy
+from emlc_lib.core.noise import symmetric_noise
+from emlc_lib.data import datasets as data_module
+from emlc_lib.data.datasets import ImageSet, is_available, load_dataset
+from emlc_lib.data.prepare import prepare
+from emlc_lib.data.splits import split_clean_noisy
+from emlc_lib.runtime.parameters import DataUnavailable
+from emlc_lib.runtime.places import data_root
+from emlc_lib.runtime.randomness import Stream, numpy_generator
+from emlc_lib.training.presets import make_config
 
 
 def rng(seed=0):
@@ -296,7 +292,7 @@ class TestFiles:
         monkeypatch.delenv("EMLC_DATA")
         assert data_root() == Path(__file__).resolve().parent.parent / "data"
         # Installed elsewhere than in the repository.
-        monkeypatch.setattr("emlc_lib.places.REPOSITORY", tmp_path)
+        monkeypatch.setattr("emlc_lib.runtime.places.REPOSITORY", tmp_path)
         assert data_root() == Path("data")
 
 

@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from emlc_lib import make_config, prepare
-from emlc_lib.checkpoint import CheckpointWriter
-from emlc_lib.divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
-from emlc_lib.methods import EMLC, METHODS
-from emlc_lib.trainer import CHECKPOINT, train
-from emlc_lib.training_log import epoch_means
+from emlc_lib.methods import METHODS
+from emlc_lib.methods.emlc import EMLC
+from emlc_lib.runtime.checkpoint import CheckpointWriter
+from emlc_lib.runtime.divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
+from emlc_lib.training.log import epoch_means
+from emlc_lib.training.trainer import CHECKPOINT, train
 
 # Digits: 8 steps an epoch.
 SHORT = {"dataset": "digits", "device": "cpu", "epochs": 3, "n_noisy": 256, "batch_size": 32, "lr": 0.1}
@@ -92,7 +93,7 @@ def test_it_stops_and_the_last_good_checkpoint_stays(data, tmp_path, monkeypatch
 
     with monkeypatch.context() as patch:
         spoilt(patch, at, change)
-        patch.setattr("emlc_lib.trainer.CheckpointWriter", Noted)
+        patch.setattr("emlc_lib.training.trainer.CheckpointWriter", Noted)
         with pytest.raises(FloatingPointError, match=words) as error:
             train(config, data, folder=tmp_path, show=False)
     said = str(error.value)
@@ -139,7 +140,7 @@ def test_means_over_no_sample_are_no_divergence():
 
 
 def test_evaluation_counts_too(data, monkeypatch):
-    monkeypatch.setattr("emlc_lib.trainer.evaluate", lambda *_: {"student_clean_loss": NAN})
+    monkeypatch.setattr("emlc_lib.training.trainer.evaluate", lambda *_: {"student_clean_loss": NAN})
     with pytest.raises(FloatingPointError, match="student_clean_loss is not finite at step 7"):
         train(make_config(**SHORT), data, show=False)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from emlc_lib import make_config, run
-from emlc_lib.data import load_dataset
-from emlc_lib.embedding_maps import map_embeddings, separation
+from emlc_lib.data.datasets import load_dataset
+from emlc_lib.experiments.embedding_maps import map_embeddings, separation
 
 
 def silhouette_by_loop(points, labels):

@@ -13,11 +13,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import estimator_checks
 from torch.utils.data import TensorDataset
 
-from emlc_lib import EMLCClassifier, trainer
-from emlc_lib.checkpoint import CheckpointError, CheckpointWriter
-from emlc_lib.images import InputError
+from emlc_lib import EMLCClassifier
+from emlc_lib.estimator.checks import warn_of_no_correction
+from emlc_lib.estimator.images import InputError
 from emlc_lib.methods.emlc import EMLC
-from emlc_lib.own_checks import warn_of_no_correction
+from emlc_lib.runtime.checkpoint import CheckpointError, CheckpointWriter
+from emlc_lib.training import trainer
 
 # Trainings of a few steps correct nothing, and say so.
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in ("no label was changed", "the gate stayed")]

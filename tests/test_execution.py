@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from emlc_lib import ConfigError, make_config
-from emlc_lib.batches import CleanBatch, NoisyBatch
-from emlc_lib.execution import at_own_precision, autocast, compiled, matmul_precision
-from emlc_lib.meta_gradient import (
+from emlc_lib.core.meta_gradient import (
     InnerStep,
     clean_gradient,
     forward_mode,
@@ -14,8 +12,13 @@ from emlc_lib.meta_gradient import (
     parameters_of,
     surrogate,
 )
-from emlc_lib.methods import EMLC, CrossEntropy, MWNet
-from emlc_lib.models import build_classifier, build_teacher
+from emlc_lib.core.teacher import build_teacher
+from emlc_lib.data.batches import CleanBatch, NoisyBatch
+from emlc_lib.methods.baselines import CrossEntropy
+from emlc_lib.methods.emlc import EMLC
+from emlc_lib.methods.mwnet import MWNet
+from emlc_lib.networks.backbones import build_classifier
+from emlc_lib.runtime.execution import at_own_precision, autocast, compiled, matmul_precision
 
 
 class RandomBatches:

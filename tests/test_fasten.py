@@ -10,10 +10,9 @@ from test_execution import RandomBatches, method
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
-from emlc_lib.batches import Batches, CleanBatch
-from emlc_lib.methods import FasTEN
-from emlc_lib.methods.fasten import estimated_transition, forward_corrected
-from emlc_lib.trainer import train
+from emlc_lib.data.batches import Batches, CleanBatch
+from emlc_lib.methods.fasten import FasTEN, estimated_transition, forward_corrected
+from emlc_lib.training.trainer import train
 
 
 class TwoBatches(RandomBatches):
@@ -156,7 +155,7 @@ def transitions_of(config, data):
             return log
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("emlc_lib.trainer", fromlist=["METHODS"]).METHODS, "fasten", Recording)
+        patch.setitem(__import__("emlc_lib.training.trainer", fromlist=["METHODS"]).METHODS, "fasten", Recording)
         result = train(config, data, show=False)
     return result, torch.stack(seen[-result.method.batches.steps_per_epoch :]).mean(0).double().numpy()
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from emlc_lib import make_config, prepare
-from emlc_lib.batches import Batches
-from emlc_lib.fidelity import _Observed, gradient_errors
-from emlc_lib.methods import EMLC
-from emlc_lib.starts import initial_networks
+from emlc_lib.data.batches import Batches
+from emlc_lib.experiments.gradient_errors import _Observed, gradient_errors
+from emlc_lib.methods.emlc import EMLC
+from emlc_lib.training.start import initial_networks
 
 DIGITS = {"dataset": "digits", "preset": "smoke", "device": "cpu", "noise": 0.5, "schedule": "none"}
 

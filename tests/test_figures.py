@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from emlc_lib import figures
-from emlc_lib.lookahead import compare_weights
-from emlc_lib.methods import EMLC
+from emlc_lib.experiments.figures import __init__ as figures
+from emlc_lib.experiments.toy_problem import compare_weights
+from emlc_lib.methods.emlc import EMLC
 
 ROOT = Path(__file__).resolve().parent.parent
 

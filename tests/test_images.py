@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from torch.utils.data import Dataset
 
-from emlc_lib.images import InputError, read_folder, read_labels
-from emlc_lib.own_data import pair
-from emlc_lib.sources import as_images
+from emlc_lib.estimator.images import InputError, read_folder, read_labels
+from emlc_lib.estimator.sets import pair
+from emlc_lib.estimator.sources import as_images
 
 
 def write(path, colour=(0, 0, 0), size=(6, 4), mode="RGB"):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from emlc_lib import make_config, prepare
-from emlc_lib.evaluation import predict
-from emlc_lib.label_errors import flagged_quality, out_of_fold, ranking_quality, suspicions
-from emlc_lib.trainer import train
+from emlc_lib.experiments.label_errors import flagged_quality, out_of_fold, ranking_quality, suspicions
+from emlc_lib.training.evaluation import predict
+from emlc_lib.training.trainer import train
 
 
 class TestQuality:
@@ -64,8 +64,10 @@ class TestOutOfFold:
 
     def test_no_training_sees_what_it_predicts(self, config, data, monkeypatch):
         seen = []
-        monkeypatch.setattr("emlc_lib.label_errors.train", lambda c, part, **_: seen.append(part) or _Constant())
-        monkeypatch.setattr("emlc_lib.label_errors.class_probabilities", lambda _, part: _mark(part))
+        monkeypatch.setattr(
+            "emlc_lib.experiments.label_errors.train", lambda c, part, **_: seen.append(part) or _Constant()
+        )
+        monkeypatch.setattr("emlc_lib.experiments.label_errors.class_probabilities", lambda _, part: _mark(part))
         marks = out_of_fold(config, data, folds=3)[:, 0]
         whole = {image.numpy().tobytes() for image in data.noisy_images}
         hidden = [whole - {image.numpy().tobytes() for image in part.noisy_images} for part in seen]
@@ -79,8 +81,10 @@ class TestOutOfFold:
 
     def test_folds_have_the_same_shares_of_given_labels(self, config, data, monkeypatch):
         seen = []
-        monkeypatch.setattr("emlc_lib.label_errors.train", lambda c, part, **_: seen.append(part) or _Constant())
-        monkeypatch.setattr("emlc_lib.label_errors.class_probabilities", lambda _, part: _mark(part))
+        monkeypatch.setattr(
+            "emlc_lib.experiments.label_errors.train", lambda c, part, **_: seen.append(part) or _Constant()
+        )
+        monkeypatch.setattr("emlc_lib.experiments.label_errors.class_probabilities", lambda _, part: _mark(part))
         out_of_fold(config, data, folds=3)
         counts = np.stack([part.noisy_labels.bincount(minlength=10).numpy() for part in seen])
         assert (np.ptp(counts, axis=0) <= 1).all()
@@ -95,7 +99,7 @@ class TestOutOfFold:
                 raise KeyboardInterrupt
             return train(*args, **options)
 
-        monkeypatch.setattr("emlc_lib.label_errors.train", stops_at_the_second)
+        monkeypatch.setattr("emlc_lib.experiments.label_errors.train", stops_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             out_of_fold(config, data, folds=2, file=file)
         assert np.array_equal(out_of_fold(config, data, folds=2, file=file), probabilities)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from emlc_lib.losses import corrupt_half, gate_loss, soft_cross_entropy
+from emlc_lib.core.losses import corrupt_half, gate_loss, soft_cross_entropy
 
 
 def generator(seed=0):

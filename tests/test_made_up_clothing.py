@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from emlc_lib.clothing1m_folder import CLASSES, inspect_folder, read_annotations
-from emlc_lib.made_up_clothing import SIZES, colour, draw, write_tree
+from emlc_lib.data.clothing1m.example import SIZES, colour, draw, write_tree
+from emlc_lib.data.clothing1m.folder import CLASSES, inspect_folder, read_annotations
 
 
 def test_labels_are_wrong_at_the_rate_and_the_truth_is_known(tmp_path):

@@ -12,7 +12,7 @@ import torch
 from references import flat, mixed_hessian, relative_error, stateless, unrolled_clean_loss, unrolled_gradient
 from torch.func import functional_call, jacrev
 
-from emlc_lib.meta_gradient import (
+from emlc_lib.core.meta_gradient import (
     InnerStep,
     batch_statistics_only,
     clean_gradient,
@@ -26,7 +26,7 @@ from emlc_lib.meta_gradient import (
     parameters_of,
     surrogate,
 )
-from emlc_lib.tangent import TapedForward
+from emlc_lib.core.tangent import TapedForward
 
 
 def take_steps(problem, *, lr, momentum=0.0, weight_decay=0.0, taped=None):

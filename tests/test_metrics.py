@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, recall_score
 
-from emlc_lib.metrics import accuracy, correction_counts, correction_rates
+from emlc_lib.core.metrics import accuracy, correction_counts, correction_rates
 
 
 def generator(seed=0):

@@ -16,12 +16,11 @@ from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare, run
-from emlc_lib.batches import CleanBatch, NoisyBatch
-from emlc_lib.execution import compiled
-from emlc_lib.methods import MLC
-from emlc_lib.methods.mlc import LabelCorrectionNetwork
-from emlc_lib.tables import accuracy_table
-from emlc_lib.trainer import train
+from emlc_lib.data.batches import CleanBatch, NoisyBatch
+from emlc_lib.experiments.tables import accuracy_table
+from emlc_lib.methods.mlc import MLC, LabelCorrectionNetwork
+from emlc_lib.runtime.execution import compiled
+from emlc_lib.training.trainer import train
 
 LR = 0.3
 

@@ -12,12 +12,11 @@ from torch.func import functional_call, grad, hessian
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
-from emlc_lib.augment import normalise
-from emlc_lib.evaluation import predict
-from emlc_lib.methods import MLNT
-from emlc_lib.methods.mlnt import consistency_gradient, synthetic_labels
-from emlc_lib.randomness import Stream, torch_generator
-from emlc_lib.trainer import train
+from emlc_lib.data.augment import normalise
+from emlc_lib.methods.mlnt import MLNT, consistency_gradient, synthetic_labels
+from emlc_lib.runtime.randomness import Stream, torch_generator
+from emlc_lib.training.evaluation import predict
+from emlc_lib.training.trainer import train
 
 
 def built(**changes):

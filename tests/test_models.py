@@ -10,16 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet34, resnet50
 
-from emlc_lib.models import (
-    Classifier,
-    Teacher,
-    build_classifier,
-    build_teacher,
-    initialise,
-    load_strictly,
-    load_weights,
-    save_weights,
-)
+from emlc_lib.core.teacher import Classifier, Teacher, build_teacher, initialise
+from emlc_lib.networks.backbones import build_classifier
+from emlc_lib.runtime.checkpoint import load_strictly, load_weights, save_weights
 
 
 def generator(seed=0):

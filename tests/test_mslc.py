@@ -17,10 +17,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
-from emlc_lib.batches import Batches, NoisyBatch
-from emlc_lib.methods import MSLC
-from emlc_lib.methods.mslc import Coefficient
-from emlc_lib.trainer import estimate_seconds, train
+from emlc_lib.data.batches import Batches, NoisyBatch
+from emlc_lib.methods.mslc import MSLC, Coefficient
+from emlc_lib.training.trainer import estimate_seconds, train
 
 N = 30
 

@@ -10,10 +10,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
-from emlc_lib.methods import MWNet
-from emlc_lib.methods.mwnet import WeightNet
-from emlc_lib.randomness import Stream, torch_generator
-from emlc_lib.trainer import train
+from emlc_lib.methods.mwnet import MWNet, WeightNet
+from emlc_lib.runtime.randomness import Stream, torch_generator
+from emlc_lib.training.trainer import train
 
 
 def built(**changes):

@@ -11,17 +11,16 @@ from math import floor
 import numpy as np
 import pytest
 
-from emlc_lib.noise import (
-    CIFAR100_SUPERCLASSES,
+from emlc_lib.core.noise import (
     NoisyLabels,
     asymmetric_noise,
     human_noise,
     random_successors,
-    read_human_labels,
-    successor_classes,
     symmetric_noise,
     transition_matrix,
 )
+from emlc_lib.data.label_sources import read_human_labels
+from emlc_lib.data.look_alikes import CIFAR100_SUPERCLASSES, successor_classes
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

@@ -11,7 +11,7 @@ import nbformat
 import papermill
 import pytest
 
-from emlc_lib.reproduce import NOTEBOOKS
+from emlc_lib.experiments.reproduce import NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -12,10 +12,17 @@ import papermill
 import pytest
 from PIL import Image
 
-from emlc_lib.example_images import write_example
-from emlc_lib.images import InputError, read_labels
-from emlc_lib.notebook import page_through
-from emlc_lib.own_folder import check_count, check_outputs, count_classes, describe_sets, own_files, read_given
+from emlc_lib.estimator.example import write_example
+from emlc_lib.estimator.folder import (
+    check_count,
+    check_outputs,
+    count_classes,
+    describe_sets,
+    own_files,
+    read_given,
+)
+from emlc_lib.estimator.images import InputError, read_labels
+from emlc_lib.estimator.paging import page_through
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "10_your_data.ipynb"
 
@@ -124,7 +131,7 @@ def test_the_widget_pages_through_images_from_the_most_suspicious_on(folder, mon
         paths.append(list(rows["path"]))
         return plt.figure(figsize=(1, 1))
 
-    monkeypatch.setattr("emlc_lib.notebook.sheet_of", sheet_of)
+    monkeypatch.setattr("emlc_lib.experiments.notebook.sheet_of", sheet_of)
     names = read_given(folder).names
     page, picture = page_through(
         pd.DataFrame({"path": names, "rank": range(6, 0, -1)}), folder, per_page=4

@@ -17,16 +17,17 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from emlc_lib import ConfigError, make_config, prepare, run
-from emlc_lib.augment import Recipe
-from emlc_lib.autoaugment import CIFAR_POLICY
-from emlc_lib.batches import Batches
-from emlc_lib.checkpoint import CheckpointError
-from emlc_lib.distributed import main
-from emlc_lib.losses import corrupt_half
-from emlc_lib.processes import PARALLEL_METHODS, ProcessError, averaged, check_processes, from_first, launch
-from emlc_lib.randomness import Share
-from emlc_lib.runs import load_run
-from emlc_lib.trainer import CHECKPOINT, train
+from emlc_lib.core.losses import corrupt_half
+from emlc_lib.data.augment import Recipe
+from emlc_lib.data.autoaugment import CIFAR_POLICY
+from emlc_lib.data.batches import Batches
+from emlc_lib.experiments.runs import load_run
+from emlc_lib.experiments.torchrun import main
+from emlc_lib.runtime.checkpoint import CheckpointError
+from emlc_lib.runtime.parallel import ProcessError, averaged, from_first, launch
+from emlc_lib.runtime.randomness import Share
+from emlc_lib.training.processes import PARALLEL_METHODS, check_processes
+from emlc_lib.training.trainer import CHECKPOINT, train
 
 TOLERANCE = 1e-9
 WORKER = str(Path(__file__).with_name("sharded_training.py"))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from emlc_lib.progress import progress
+from emlc_lib.runtime.progress import progress
 
 
 class Terminal(io.StringIO):
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 def stream(request, monkeypatch):
     stream = Terminal() if request.param == "terminal" else io.StringIO()
     # Not sys.stderr itself, which pytest exchanges between a fixture and its test.
-    monkeypatch.setattr("emlc_lib.progress.sys", SimpleNamespace(stderr=stream))
+    monkeypatch.setattr("emlc_lib.runtime.progress.sys", SimpleNamespace(stderr=stream))
     return stream
 
 

@@ -8,11 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emlc_lib.label_errors import flagged_quality, ranking_quality
-from emlc_lib.losses import corrupt_half, gate_loss, soft_cross_entropy
-from emlc_lib.metrics import accuracy, correction_counts, correction_rates
-from emlc_lib.noise import asymmetric_noise, human_noise, random_successors, symmetric_noise, transition_matrix
-from emlc_lib.splits import split_as_released, split_clean_noisy
+from emlc_lib.core.losses import corrupt_half, gate_loss, soft_cross_entropy
+from emlc_lib.core.metrics import accuracy, correction_counts, correction_rates
+from emlc_lib.core.noise import (
+    asymmetric_noise,
+    human_noise,
+    random_successors,
+    symmetric_noise,
+    transition_matrix,
+)
+from emlc_lib.data.splits import split_as_released, split_clean_noisy
+from emlc_lib.experiments.label_errors import flagged_quality, ranking_quality
 
 # Neither a clock nor a store of failures decides what is tried.
 quickly = settings(deadline=None, derandomize=True, max_examples=60, database=None)

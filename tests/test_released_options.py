@@ -9,10 +9,11 @@ from test_execution import method
 from torch.func import functional_call, jvp
 from torch.nn import functional as F
 
-from emlc_lib.data import load_dataset, prepare
-from emlc_lib.methods import EMLC
-from emlc_lib.noise import random_successors
-from emlc_lib.presets import make_config
+from emlc_lib.core.noise import random_successors
+from emlc_lib.data.datasets import load_dataset
+from emlc_lib.data.prepare import prepare
+from emlc_lib.methods.emlc import EMLC
+from emlc_lib.training.presets import make_config
 
 
 class Recording(EMLC):

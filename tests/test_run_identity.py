@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from emlc_lib import find_runs, load_dataset, make_config, prepare, run
-from emlc_lib.checkpoint import clear_temporaries
-from emlc_lib.evaluation import evaluate
-from emlc_lib.methods import EMLC
-from emlc_lib.pretrained import save_pretrained
-from emlc_lib.runs import command
-from emlc_lib.simclr import make_pretrain_config, pretrain
-from emlc_lib.tables import accuracy_table, caption, compare, run_table
-from emlc_lib.trainer import CHECKPOINT, train
+from emlc_lib.experiments.pretraining import save_pretrained
+from emlc_lib.experiments.runs import command
+from emlc_lib.experiments.tables import accuracy_table, caption, compare, run_table
+from emlc_lib.methods.emlc import EMLC
+from emlc_lib.networks.simclr import make_pretrain_config, pretrain
+from emlc_lib.runtime.checkpoint import clear_temporaries
+from emlc_lib.training.evaluation import evaluate
+from emlc_lib.training.trainer import CHECKPOINT, train
 
 SHORT = {"dataset": "digits", "device": "cpu", "epochs": 2, "n_noisy": 256, "batch_size": 32}
 
@@ -129,9 +129,9 @@ def test_everything_of_a_training_has_its_precision(monkeypatch):
         seen.append(torch.backends.cudnn.allow_tf32)
         return evaluate(method, data)
 
-    monkeypatch.setattr("emlc_lib.trainer.evaluate", watched)
+    monkeypatch.setattr("emlc_lib.training.trainer.evaluate", watched)
     monkeypatch.setattr(
-        "emlc_lib.starts.check_finite", lambda *_, **__: seen.append(torch.backends.cudnn.allow_tf32)
+        "emlc_lib.training.start.check_finite", lambda *_, **__: seen.append(torch.backends.cudnn.allow_tf32)
     )
     assert torch.backends.cudnn.allow_tf32
     config = make_config(**SHORT, start_steps=2)
@@ -144,7 +144,7 @@ def test_a_warm_up_that_diverges_is_blamed_on_its_rate(monkeypatch):
     def spoil(parameters):
         next(iter(parameters)).grad.fill_(float("nan"))
 
-    monkeypatch.setattr("emlc_lib.starts.average_gradients", spoil)
+    monkeypatch.setattr("emlc_lib.training.start.average_gradients", spoil)
     config = make_config(**SHORT, start_steps=300, start_lr=10.0)
     with pytest.raises(FloatingPointError, match=r"warm-up .* at step 1\. .* a smaller start_lr \(now 10\)"):
         train(config, prepare(config), show=False)

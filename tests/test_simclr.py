@@ -12,14 +12,21 @@ from safetensors import safe_open
 from sklearn.datasets import make_blobs
 
 from emlc_lib import ConfigError, load_dataset, make_config, prepare
-from emlc_lib.batches import Batches
-from emlc_lib.checkpoint import CheckpointError
-from emlc_lib.models import build_classifier, build_features, load_weights
-from emlc_lib.pretrained import card, command, obtain, save_pretrained, save_with_card
-from emlc_lib.probes import embeddings, knn_probe, linear_probe, probe
-from emlc_lib.simclr import CHECKPOINT, PretrainConfig, Pretrained, make_pretrain_config, nt_xent, pretrain
-from emlc_lib.start_weights import SHIPPED_WEIGHTS
-from emlc_lib.starts import initial_networks
+from emlc_lib.data.batches import Batches
+from emlc_lib.experiments.pretraining import card, command, obtain, save_pretrained, save_with_card
+from emlc_lib.networks.backbones import build_classifier, build_features
+from emlc_lib.networks.probes import embeddings, knn_probe, linear_probe, probe
+from emlc_lib.networks.simclr import (
+    CHECKPOINT,
+    PretrainConfig,
+    Pretrained,
+    make_pretrain_config,
+    nt_xent,
+    pretrain,
+)
+from emlc_lib.networks.start_weights import SHIPPED_WEIGHTS
+from emlc_lib.runtime.checkpoint import CheckpointError, load_weights
+from emlc_lib.training.start import initial_networks
 
 TINY = {"dataset": "digits", "epochs": 2, "batch_size": 64, "precision": "float32"}
 
@@ -83,7 +90,7 @@ class Interrupted(Exception):
 def test_resuming_gives_the_same_bits(digits, tmp_path, monkeypatch, precision):
     config = make_pretrain_config(**(TINY | {"epochs": 3, "precision": precision}))
     whole = pretrain(config, digits.train_images, show=False)
-    import emlc_lib.simclr as module
+    import emlc_lib.networks.simclr as module
 
     calls, step = [], module._step
 
@@ -260,7 +267,7 @@ class TestFiles:
 
     @pytest.fixture
     def package(self, digits, tmp_path, monkeypatch):
-        monkeypatch.setattr("emlc_lib.start_weights.SHIPPED_WEIGHTS", tmp_path)
+        monkeypatch.setattr("emlc_lib.networks.start_weights.SHIPPED_WEIGHTS", tmp_path)
         config = make_pretrain_config(**TINY)
         result = pretrain(config, digits.train_images, show=False)
         described = card(result, config, digits, {"linear": 0.9, "knn": 0.8}, {"linear": 0.5, "knn": 0.4})

@@ -10,15 +10,17 @@ import pytest
 import torch
 from test_notebooks import execute
 
-from emlc_lib import ConfigError, find_runs, load_dataset, make_config, prepare, run, simclr, train
-from emlc_lib.cluster import submit
-from emlc_lib.job_list import Resources, job_table, report
-from emlc_lib.models import build_features, load_weights
-from emlc_lib.pretrained import obtain, provide, save_pretrained
-from emlc_lib.runs import command, is_finished, state
-from emlc_lib.simclr import CHECKPOINT, DEFAULTS, make_pretrain_config, pretrain
-from emlc_lib.start_weights import start_weights_file, weights_digest
-from emlc_lib.sweep import sweep
+from emlc_lib import ConfigError, find_runs, load_dataset, make_config, prepare, run, train
+from emlc_lib.experiments.cluster import submit
+from emlc_lib.experiments.job_list import Resources, job_table, report
+from emlc_lib.experiments.pretraining import obtain, provide, save_pretrained
+from emlc_lib.experiments.runs import command, is_finished, state
+from emlc_lib.experiments.sweep import sweep
+from emlc_lib.networks import simclr
+from emlc_lib.networks.backbones import build_features
+from emlc_lib.networks.simclr import CHECKPOINT, DEFAULTS, make_pretrain_config, pretrain
+from emlc_lib.networks.start_weights import start_weights_file, weights_digest
+from emlc_lib.runtime.checkpoint import load_weights
 
 RUN = {"dataset": "digits", "device": "cpu", "start": "simclr", "epochs": 1, "n_noisy": 128, "batch_size": 32}
 NAME = "simclr-digits-small_cnn"
@@ -44,7 +46,7 @@ def pretrainings(monkeypatch):
         begun.append(config)
         return pretrain(config, *arguments, **options)
 
-    monkeypatch.setattr("emlc_lib.pretrained.pretrain", counted)
+    monkeypatch.setattr("emlc_lib.experiments.pretraining.pretrain", counted)
     return begun
 
 
@@ -119,14 +121,14 @@ class TestRun:
         assert len(find_runs()) == 2
 
     def test_the_whole_time_is_said_before_anything_starts(self, root, monkeypatch, capsys):
-        monkeypatch.setattr("emlc_lib.runs.estimate_seconds", lambda *_: 3 * DAY)
-        monkeypatch.setattr("emlc_lib.runs.expected_seconds", lambda *_: 11 * DAY)
+        monkeypatch.setattr("emlc_lib.experiments.runs.estimate_seconds", lambda *_: 3 * DAY)
+        monkeypatch.setattr("emlc_lib.experiments.runs.expected_seconds", lambda *_: 11 * DAY)
 
         def stop(*_, expected, **__):
             assert expected == 11 * DAY
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("emlc_lib.runs.provide", stop)
+        monkeypatch.setattr("emlc_lib.experiments.runs.provide", stop)
         with pytest.raises(KeyboardInterrupt):
             run(make_config(preset="paper", device="cpu"), data=object())
         assert capsys.readouterr().err == (
@@ -184,7 +186,7 @@ class TestWeights:
     def test_shipped_ones_come_first(self, root, monkeypatch, tmp_path):
         cached = digits_weights()
         assert start_weights_file("digits", "small_cnn") == cached == root / "weights" / f"{NAME}.safetensors"
-        monkeypatch.setattr("emlc_lib.start_weights.SHIPPED_WEIGHTS", tmp_path)
+        monkeypatch.setattr("emlc_lib.networks.start_weights.SHIPPED_WEIGHTS", tmp_path)
         (tmp_path / cached.name).write_bytes(cached.read_bytes())
         assert digits_weights() == start_weights_file("digits", "small_cnn") == tmp_path / cached.name
         assert start_weights_file("digits", "small_cnn", "named").name == "named"
@@ -206,7 +208,9 @@ class TestWeights:
 
     def test_where_they_are_there_the_folder_need_not_be_writable(self, root, monkeypatch, tmp_path):
         file = digits_weights()
-        monkeypatch.setattr("emlc_lib.pretrained.check_writable", lambda *_: pytest.fail("weights are there"))
+        monkeypatch.setattr(
+            "emlc_lib.experiments.pretraining.check_writable", lambda *_: pytest.fail("weights are there")
+        )
         assert digits_weights() == file
         assert run(config(), root=tmp_path / "runs", show=False).config == config()
 

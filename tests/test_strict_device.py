@@ -6,11 +6,11 @@ import torch
 from strict_device import DeviceMismatch, StrictDevice
 
 from emlc_lib import EMLCClassifier, make_config, prepare
-from emlc_lib.checkpoint import CheckpointWriter
-from emlc_lib.data import load_dataset
+from emlc_lib.data.datasets import load_dataset
 from emlc_lib.methods import METHODS
-from emlc_lib.simclr import make_pretrain_config, pretrain
-from emlc_lib.trainer import train
+from emlc_lib.networks.simclr import make_pretrain_config, pretrain
+from emlc_lib.runtime.checkpoint import CheckpointWriter
+from emlc_lib.training.trainer import train
 
 # Long enough for checks, logs, evaluation, best epoch and checkpoint to happen twice, and to be taken up again.
 SHORT = {"dataset": "digits", "preset": "smoke", "epochs": 2, "n_noisy": 180, "batch_size": 60, "mlnt_sets": 2}

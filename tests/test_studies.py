@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from emlc_lib import ConfigError, make_config
-from emlc_lib.studies import (
+from emlc_lib.experiments.studies import (
     ABLATION,
     CORRECTORS,
     FIDELITY,

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from emlc_lib import ConfigError, find_runs, make_config, run
-from emlc_lib.notebook import committed_table, describe
-from emlc_lib.sweep import grid, main, sweep
-from emlc_lib.tables import accuracy_table, caption, compare, run_table
+from emlc_lib.experiments.notebook import committed_table, describe
+from emlc_lib.experiments.sweep import grid, main, sweep
+from emlc_lib.experiments.tables import accuracy_table, caption, compare, run_table
 
 FAST = {"dataset": "digits", "preset": "smoke", "epochs": 1}
 

@@ -9,11 +9,11 @@ from torch.func import functional_call, jvp
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
-from emlc_lib.batches import Batches
-from emlc_lib.meta_gradient import batch_statistics_only, parameters_of
-from emlc_lib.models import build_classifier
-from emlc_lib.starts import initial_networks
-from emlc_lib.tangent import TapedForward, UnsupportedModel
+from emlc_lib.core.meta_gradient import batch_statistics_only, parameters_of
+from emlc_lib.core.tangent import TapedForward, UnsupportedModel
+from emlc_lib.data.batches import Batches
+from emlc_lib.networks.backbones import build_classifier
+from emlc_lib.training.start import initial_networks
 
 MODELS = [("small_cnn", 1, 8), ("resnet_narrow", 3, 16), ("resnet34", 3, 8), ("resnet50", 3, 8)]
 MODELS += [("resnet50_imagenet", 3, 64)]  # with max pooling

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from emlc_lib import make_config, prepare, run
-from emlc_lib.checkpoint import CheckpointError
-from emlc_lib.config import Method as MethodName
-from emlc_lib.evaluation import best_epoch
+from emlc_lib.experiments.runs import command, find_runs, load_run
+from emlc_lib.experiments.tables import accuracy_table, paper_accuracy, table_2
 from emlc_lib.methods import METHODS
-from emlc_lib.runs import command, find_runs, load_run
-from emlc_lib.tables import accuracy_table, paper_accuracy, table_2
-from emlc_lib.trainer import CHECKPOINT, train
+from emlc_lib.runtime.checkpoint import CheckpointError
+from emlc_lib.training.config import Method as MethodName
+from emlc_lib.training.evaluation import best_epoch
+from emlc_lib.training.trainer import CHECKPOINT, train
 
 FAST = {"dataset": "digits", "preset": "smoke", "epochs": 2}
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from emlc_lib.cli import main
+from emlc_lib.estimator.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 # What can run code that a file holds, as it is written after the last dot but one.

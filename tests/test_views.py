@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as TF
 
-from emlc_lib.views import (
+from emlc_lib.networks.views import (
     LUMA,
     RECIPES,
     ViewRecipe,

@@ -1,7 +1,9 @@
 """Training methods by name. A new one is a file with a :class:`Method` and a line here."""
 
-from .base import LOSSES, Method
-from .cross_entropy import CleanOnly, CrossEntropy
+from __future__ import annotations
+
+from .base import Method
+from .baselines import CleanOnly, CrossEntropy
 from .emlc import EMLC
 from .fasten import FasTEN
 from .mlc import MLC
@@ -19,6 +21,7 @@ METHODS: dict[str, type[Method]] = {
     "cross_entropy": CrossEntropy,
     "clean_only": CleanOnly,
 }
+
 
 __all__ = [
     "EMLC",

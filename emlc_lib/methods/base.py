@@ -8,13 +8,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ..batches import Batches
-from ..config import Config
-from ..execution import autocast, compiled
-from ..models import Classifier, Teacher
-from ..processes import average_gradients
-from ..schedules import lr_factor
-from ..tangent import Tape, TapedForward, UnsupportedModel
+from ..core.tangent import Tape, TapedForward, UnsupportedModel
+from ..core.teacher import Classifier, Teacher
+from ..data.batches import Batches
+from ..runtime.execution import autocast, compiled
+from ..runtime.parallel import average_gradients
+from ..runtime.schedules import lr_factor
+from ..training.config import Config
 
 # How names of logged losses end. Other numbers may be NaN where they are not defined: a mean over none.
 LOSSES = ("_loss", "_ce", "_bce")
@@ -139,6 +139,6 @@ class Method(ABC):
 
         Returns:
             Detached tensors to log: scalars by name, a loss by one that ends as :data:`LOSSES` says, and, under
-            ``correction``, what :func:`emlc_lib.metrics.correction_counts` returns. No entry may force a device
+            ``correction``, what :func:`emlc_lib.core.metrics.correction_counts` returns. No entry may force a device
             synchronisation.
         """

@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..batches import CleanBatch, NoisyBatch
-from ..cuda_graph import CapturedStep, CudaStream
-from ..execution import autocast, compiled
-from ..losses import corrupt_half, gate_loss, soft_cross_entropy
-from ..meta_gradient import (
+from ..core.losses import corrupt_half, gate_loss, soft_cross_entropy
+from ..core.meta_gradient import (
     InnerStep,
     batch_statistics_only,
     clean_gradient,
@@ -25,10 +22,13 @@ from ..meta_gradient import (
     parameters_of,
     surrogate,
 )
-from ..metrics import correction_counts
-from ..models import TeacherOutput
-from ..processes import averaged, own_share
-from ..randomness import Stream, torch_generator
+from ..core.metrics import correction_counts
+from ..core.teacher import TeacherOutput
+from ..data.batches import CleanBatch, NoisyBatch
+from ..runtime.cuda_graph import CapturedStep, CudaStream
+from ..runtime.execution import autocast, compiled
+from ..runtime.parallel import averaged, own_share
+from ..runtime.randomness import Stream, torch_generator
 from .base import Method
 
 

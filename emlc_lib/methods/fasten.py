@@ -34,10 +34,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..execution import autocast
-from ..metrics import correction_counts
-from ..models import initialise
-from ..randomness import Stream, torch_generator
+from ..core.metrics import correction_counts
+from ..core.teacher import initialise
+from ..runtime.execution import autocast
+from ..runtime.randomness import Stream, torch_generator
 from .base import Method
 
 

@@ -40,9 +40,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.nn import functional as F
 
-from ..execution import autocast, compiled
-from ..losses import soft_cross_entropy
-from ..meta_gradient import (
+from ..core.losses import soft_cross_entropy
+from ..core.meta_gradient import (
     InnerStep,
     Params,
     batch_statistics_only,
@@ -52,8 +51,9 @@ from ..meta_gradient import (
     k_step_surrogate,
     parameters_of,
 )
-from ..metrics import correction_counts
-from ..randomness import Stream, torch_generator
+from ..core.metrics import correction_counts
+from ..runtime.execution import autocast, compiled
+from ..runtime.randomness import Stream, torch_generator
 from .base import Method
 
 

@@ -46,13 +46,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ..execution import autocast, to_device
-from ..meta_gradient import batch_statistics_only
-from ..randomness import Stream, torch_generator
+from ..core.meta_gradient import batch_statistics_only
+from ..runtime.execution import autocast, to_device
+from ..runtime.randomness import Stream, torch_generator
 from .base import Method
 
 SHARE = 0.5
+
+
 NEIGHBOURS = 10
+
+
 RAMP = 1 / 6
 
 

@@ -37,10 +37,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ..batches import CleanBatch, NoisyBatch
-from ..execution import autocast, compiled
-from ..losses import soft_cross_entropy
-from ..meta_gradient import (
+from ..core.losses import soft_cross_entropy
+from ..core.meta_gradient import (
     InnerStep,
     Params,
     batch_statistics_only,
@@ -49,8 +47,10 @@ from ..meta_gradient import (
     k_step_surrogate,
     parameters_of,
 )
-from ..metrics import correction_counts
-from ..randomness import Stream, torch_generator
+from ..core.metrics import correction_counts
+from ..data.batches import CleanBatch, NoisyBatch
+from ..runtime.execution import autocast, compiled
+from ..runtime.randomness import Stream, torch_generator
 from .base import Method
 
 

@@ -12,7 +12,7 @@ The virtual step is linear in the weights, so the gradient of eq. 4 needs no dou
     grad_theta L_clean(w^) = -(eta / n) sum_i <g, grad_w l_i> grad_theta V_i,    g = grad L_clean at w^(theta),
 
 and the n inner products are what one forward-mode pass along g gives. In the terms of this project a
-weighted loss is a soft label V_i onehot(y~_i), and the formula is (*) of :mod:`emlc_lib.meta_gradient` with g
+weighted loss is a soft label V_i onehot(y~_i), and the formula is (*) of :mod:`emlc_lib.core.meta_gradient` with g
 taken after the virtual step. It is exact.
 
 Choices, with the paper and the released code (xjtushujun/meta-weight-net) in view:
@@ -36,8 +36,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ..execution import autocast, compiled
-from ..meta_gradient import (
+from ..core.meta_gradient import (
     InnerStep,
     Params,
     batch_statistics_only,
@@ -46,7 +45,8 @@ from ..meta_gradient import (
     parameters_of,
     surrogate,
 )
-from ..randomness import Stream, torch_generator
+from ..runtime.execution import autocast, compiled
+from ..runtime.randomness import Stream, torch_generator
 from .base import Method
 
 WEIGHT_DECAY = 1e-4

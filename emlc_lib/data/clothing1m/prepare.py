@@ -1,0 +1,152 @@
+"""Clothing1M (section 4.2), drawn from disk in training; ``python -m emlc_lib.data.clothing1m.prepare`` checks a folder.
+
+The clean set is the published clean training list, the epoch is chosen on the published validation list. The
+noisy labels are the crawled ones; nobody knows the true labels of those images, so they are -1 and the recovery
+of labels is not a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+import argparse
+import numpy as np
+import torch
+from ...core.noise import NoisyLabels, transition_matrix
+from .folder import CLASSES, COPY, CROP, LEFT_OUT, PARTS, RESIZE, copied, inspect_folder, leave_out, read_annotations, read_left_out, write_copy
+from ..datasets import NORMALISATION
+from ..disk_images import DiskImages
+from ..experiment_data import ExperimentData
+from ..splits import Split
+from ...runtime.parameters import DataUnavailable
+from ...runtime.places import data_root
+from ...runtime.randomness import Stream, numpy_generator
+from ...training.config import Config
+
+
+COMMAND = "python -m emlc_lib.data.clothing1m.prepare"
+
+
+ON_REQUEST = "Clothing1M is given by its authors on request; the README says how to ask for it."
+
+
+def prepare_clothing1m(
+    config: Config, folder: Path | None = None, *, sides: tuple[int, int] | None = None
+) -> ExperimentData:
+    """The data of a run on Clothing1M; images are decoded as batches are drawn.
+
+    With ``n_clean`` or ``n_noisy`` a random part of a list is taken, a function of ``config.seed``. The indices of
+    the returned split are places in the lists of usable images (clean, noisy and validation each in their own).
+    ``corruption.expected`` is the transition matrix among the clean training images that have both labels.
+
+    Args:
+        config: with ``dataset="clothing1m"``.
+        folder: None takes ``clothing1m`` below the data root.
+        sides: in pixels, of the square that images are squeezed to and of the middle that is cut out of it; None
+            takes 256 and 224. Smaller ones make a trial fast. They are no part of the run's digest.
+
+    Raises:
+        DataUnavailable: files are missing, unlabelled or listed twice; the message says which and what to do.
+        ValueError: sizes that the lists cannot give; the message names the parameter.
+    """
+    folder = folder or data_root() / "clothing1m"
+    resize, crop = sides or (RESIZE, CROP)
+    report = inspect_folder(folder)
+    if report.missing_files:
+        raise DataUnavailable(f"dataset: {report}. {ON_REQUEST}")
+    if not report.usable:
+        raise DataUnavailable(f"dataset: {report}\n'{COMMAND} check FOLDER --leave-out' goes on without them.")
+    annotations, left_out = read_annotations(folder), read_left_out(folder)
+    keys = {
+        part: np.array([k for k in found if k not in left_out], dtype=str)
+        for part, found in annotations.keys.items()
+    }
+    labels = {
+        part: np.array([annotations.labels[kind][key] for key in keys[part]], dtype=np.int64)
+        for part, kind in PARTS.items()
+    }
+    rng = numpy_generator(config.seed, Stream.SPLIT)
+    clean = _some("n_clean", config.n_clean, len(keys["clean_train"]), rng)
+    noisy = _some("n_noisy", config.n_noisy, len(keys["noisy_train"]), rng)
+    for name, size, part, chosen in (
+        ("batch_size", config.batch_size, "noisy", noisy),
+        ("clean_batch_size", config.clean_batch_size, "clean", clean),
+    ):
+        if size > len(chosen):
+            raise ValueError(f"{name}: {size} is more than the {len(chosen)} {part} samples")
+    validation = np.arange(len(keys["clean_val"]))
+    given, mean_std = labels["noisy_train"][noisy], NORMALISATION["clothing1m"]
+    corruption = NoisyLabels(given, np.full(len(given), -1), _transitions(annotations.labels, keys["clean_train"]))
+    mean, std = (torch.tensor(value, device=config.device)[:, None, None] for value in mean_std)
+
+    def images(part: str, chosen: np.ndarray | slice = slice(None)) -> DiskImages:
+        place = (lambda key: copied(folder, key)) if config.resized_copy else (lambda key: folder / key)
+        paths = [str(place(key)) for key in keys[part][chosen]]
+        return DiskImages(paths, side=crop, resize=None if config.resized_copy else resize, device=config.device)
+
+    def on_device(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(config.device)
+
+    return ExperimentData(
+        classes=list(CLASSES),
+        mean=mean,
+        std=std,
+        noisy_images=images("noisy_train", noisy),
+        noisy_labels=on_device(given),
+        true_labels=on_device(corruption.true),
+        clean_images=images("clean_train", clean),
+        clean_labels=on_device(labels["clean_train"][clean]),
+        validation_images=images("clean_val"),
+        validation_labels=on_device(labels["clean_val"]),
+        test_images=images("clean_test"),
+        test_labels=on_device(labels["clean_test"]),
+        corruption=corruption,
+        split=Split(clean, noisy, validation),
+    )
+
+
+def _some(name: str, wanted: int | None, there: int, rng: np.random.Generator) -> np.ndarray:
+    # The permutation is drawn in any case, so that one size does not change the other set.
+    order = rng.permutation(there)
+    if wanted is not None and wanted > there:
+        raise ValueError(f"{name}: {wanted} is more than the {there} images of the list")
+    return np.sort(order[:wanted])
+
+
+def _transitions(labels: dict[str, dict[str, int]], keys: np.ndarray) -> np.ndarray:
+    both = [(labels["clean"][key], labels["noisy"][key]) for key in keys if key in labels["noisy"]]
+    true, noisy = np.array(both, dtype=np.int64).reshape(-1, 2).T
+    return transition_matrix(true, noisy, len(CLASSES))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 1 if the folder cannot be trained on."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Checks or copies a folder of Clothing1M.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="list what is missing")
+    check.add_argument("--decode", action="store_true", help="also open every image, to find broken ones (hours)")
+    check.add_argument(
+        "--leave-out", action="store_true", help=f"write the images that cannot be used to {LEFT_OUT}"
+    )
+    copy = commands.add_parser("copy", help=f"write {CROP}-pixel images to {COPY}/, for the option resized_copy")
+    for command in (check, copy):
+        command.add_argument("folder", type=Path, nargs="?", default=data_root() / "clothing1m")
+    args = parser.parse_args(arguments)
+    try:
+        if args.command == "copy":
+            print(f"{write_copy(args.folder, show=True)} images written to {args.folder / COPY}")
+            return 0
+        report = inspect_folder(args.folder, decode=args.decode, show=True)
+    except DataUnavailable as error:
+        print(error)
+        return 1
+    print(report)
+    if args.leave_out and report.blocking:
+        leave_out(args.folder, report.blocking)
+        print(f"{len(report.blocking)} images were added to {args.folder / LEFT_OUT}")
+        return int(bool(report.repeated))
+    return int(not report.usable)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

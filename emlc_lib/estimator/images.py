@@ -1,0 +1,231 @@
+"""A user's images and labels, and reading them from folders and CSV files.
+
+:class:`Images` says what the samples are called, their labels, and how to get their pixels. Image files are opened
+only by :meth:`Images.pixels`, so that mistakes in labels are found before that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..runtime.progress import progress
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class InputError(ValueError):
+    """Images or labels cannot be used. The message begins with the name of the parameter they were given by."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """n images with or without labels.
+
+    Attributes:
+        parameter: the name by which the caller gave them, for messages.
+        names: n indices (int), or n paths relative to ``folder`` (str).
+        labels: (n,) array of strings, integers or booleans; None where none were given.
+        load: makes the i-th image, as a ``PIL.Image`` or a (channels, h, w) uint8 tensor.
+        channels: 1 if all are grey, else 3; files count as colour images.
+        side: the longer side in pixels, if all images have the same size; None for files.
+        folder: where the paths begin; None for images that are not files.
+    """
+
+    parameter: str
+    names: list[int] | list[str]
+    labels: np.ndarray | None
+    load: Callable[[int], Image.Image | Tensor]
+    channels: int = 3
+    side: int | None = None
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def without(self, names: set[str]) -> Images:
+        """The same images less those with the names."""
+        kept = [i for i, name in enumerate(self.names) if name not in names]
+        labels = None if self.labels is None else self.labels[kept]
+        return replace(self, names=[self.names[i] for i in kept], labels=labels, load=lambda i: self.load(kept[i]))
+
+    def pixels(self, size: int, channels: int, *, show: bool = False) -> Tensor:
+        """All images, resized to a square: (n, channels, size, size) uint8.
+
+        The aspect ratio is not kept. Grey images become colour ones and the reverse, as ``channels`` says.
+
+        Raises:
+            InputError: images cannot be read; the message has the first ten.
+        """
+        out = torch.empty((len(self), channels, size, size), dtype=torch.uint8)
+
+        def fill(i: int) -> str | None:
+            try:
+                out[i] = _resized(self.load(i), size, channels)
+            except InputError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
+            done = progress(
+                pool.map(fill, range(len(self))), total=len(self), desc=f"reading {self.parameter}", show=show
+            )
+            broken = [error for error in done if error]
+        if broken:
+            more = f" (and {len(broken) - 1} more: {'; '.join(broken[1:10])})" if len(broken) > 1 else ""
+            raise InputError(broken[0] + more)
+        return out
+
+
+def _resized(image: Image.Image | Tensor, size: int, channels: int) -> Tensor:
+    if isinstance(image, Image.Image):
+        image = image.convert("L" if channels == 1 else "RGB")
+        if image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(image).reshape(size, size, channels)).permute(2, 0, 1)
+    if image.shape[0] != channels:
+        if channels == 3:
+            image = image.expand(3, -1, -1)
+        else:
+            luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+            image = (image * luma).sum(0, keepdim=True).round().to(torch.uint8)
+    if image.shape[1:] != (size, size):
+        x = F.interpolate(image[None].float(), (size, size), mode="bilinear", antialias=True)
+        image = x[0].round().clamp(0, 255).to(torch.uint8)
+    return image
+
+
+def read_folder(folder: str | Path, parameter: str = "noisy", *, labelled: bool = True) -> Images:
+    """The images below a folder, named by their paths relative to it.
+
+    Args:
+        folder: with one subfolder per class, whose name is the label of all images in it and below.
+        parameter: its name, for messages.
+        labelled: whether labels are needed; if not, every image below the folder is taken.
+
+    Raises:
+        InputError: there is no such folder, no image in it, or an image of no class.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{parameter}: {folder} is not a folder")
+    # Hidden files are thumbnails and other tools' own.
+    found = (path.relative_to(folder) for path in _below(folder) if path.suffix.lower() in EXTENSIONS)
+    paths = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+    if not paths:
+        raise InputError(f"{parameter}: there are no images in {folder} ({', '.join(EXTENSIONS)})")
+    if not labelled:
+        return _files(parameter, folder, paths, None)
+    loose = next((path for path in paths if "/" not in path), None)
+    if loose:
+        raise InputError(
+            f"{parameter}: {loose} is in no subfolder of {folder}, whose name would be its label; labels can "
+            "also come from a CSV file of path,label (read_labels, emlc correct --labels)"
+        )
+    return _files(parameter, folder, paths, np.array([path.split("/")[0] for path in paths]))
+
+
+def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") -> Images:
+    """The images that a CSV file with the columns ``path`` and ``label`` names; other columns do not matter.
+
+    Args:
+        file: the CSV file.
+        folder: where relative paths begin.
+        parameter: the file's name, for messages.
+
+    Raises:
+        InputError: the file or a column is missing, it is empty, a path is no file, a label is empty, or a path
+            has two labels.
+    """
+    folder = Path(folder)
+    try:
+        # As text: a class may be called NA or 007.
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (OSError, ValueError) as error:  # pandas' and Unicode's errors are ValueErrors
+        raise InputError(f"{parameter}: {file} cannot be read as CSV ({' '.join(str(error).split())})") from None
+    missing = [column for column in ("path", "label") if column not in table]
+    if missing:
+        raise InputError(f"{parameter}: {file} has no column {missing[0]!r}; it needs path,label")
+    if table.empty:
+        raise InputError(f"{parameter}: {file} names no image")
+    labels: dict[str, str] = {}
+    for row, (path, label) in enumerate(zip(table["path"], table["label"].str.strip(), strict=True), start=2):
+        name = _name(path, folder)
+        if not (folder / name).is_file():
+            raise InputError(f"{parameter}: {path!r} (line {row} of {file}) is not a file in {folder}")
+        if not label:
+            raise InputError(f"{parameter}: {path!r} (line {row} of {file}) has no label")
+        if labels.setdefault(name, label) != label:
+            raise InputError(f"{parameter}: {path!r} has two labels in {file}, {labels[name]!r} and {label!r}")
+    return _files(parameter, folder, list(labels), np.array(list(labels.values())))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All that is below the folder, also through links to folders; each folder is entered once."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(root))
+        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(root, name)) not in seen)
+        yield from (Path(root) / name for name in [*folders, *files])
+
+
+def _name(path: str, folder: Path) -> str:
+    """One name per file, however it is written: relative to the folder if it is in there; links keep theirs."""
+    whole, root = (Path(os.path.abspath(place)) for place in (folder / path, folder))
+    return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else whole.as_posix()
+
+
+def _files(parameter: str, folder: Path, paths: Sequence[str], labels: np.ndarray | None) -> Images:
+    def load(i: int) -> Image.Image:
+        return read_image(folder / paths[i], parameter)
+
+    return Images(parameter, list(paths), labels, load, folder=folder)
+
+
+def read_image(path: Path, parameter: str) -> Image.Image:
+    """An image file, decoded and turned upright as its EXIF data say.
+
+    Raises:
+        InputError: it cannot be read, or has more than 8 bits per channel.
+    """
+    with _opened(path, parameter) as opened:
+        image = ImageOps.exif_transpose(opened)
+        image.load()
+    return eight_bits(image, str(path), parameter)
+
+
+def eight_bits(image: Image.Image, name: str, parameter: str) -> Image.Image:
+    """The image; an InputError if it has more than 8 bits per channel."""
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"{parameter}: {name} has more than 8 bits per channel; convert it first")
+    return image
+
+
+def image_size(path: Path, parameter: str) -> tuple[int, int]:
+    """Width and height of an image file, from its header.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with _opened(path, parameter) as opened:
+        return opened.size
+
+
+@contextmanager
+def _opened(path: Path, parameter: str):
+    try:
+        with Image.open(path) as opened:
+            yield opened
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{parameter}: {path} cannot be read as an image ({error})") from None

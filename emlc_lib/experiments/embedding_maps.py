@@ -1,0 +1,70 @@
+"""Figure 4: maps of a student's embeddings by t-SNE, and numbers for how well its classes separate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
+
+from ..data.datasets import ImageSet
+from ..networks.probes import embeddings
+from .runs import Run
+
+
+def separation(points: np.ndarray, labels: np.ndarray, *, neighbours: int = 10) -> dict[str, float]:
+    """How well classes separate in a space of embeddings or of a map.
+
+    Args:
+        points: (n, d). labels: (n,).
+
+    Returns:
+        ``silhouette`` in [-1, 1], the mean over samples with Euclidean distances, and ``knn`` in [0, 1], the
+        accuracy of k nearest neighbours in a stratified 5-fold cross-validation.
+    """
+    classifier = KNeighborsClassifier(neighbours)
+    return {
+        "silhouette": float(silhouette_score(points, labels)),
+        "knn": float(cross_val_score(classifier, points, labels, cv=5).mean()),
+    }
+
+
+def map_embeddings(
+    named: Sequence[tuple[str, Run]], images: ImageSet, *, n: int = 2000, perplexity: float = 30.0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Maps the first n test images as the reported student of each run sees them.
+
+    Embeddings are scaled to unit length, since classifiers trained with cross-entropy spread classes by
+    direction and length says little.
+
+    Args:
+        named: runs by name.
+        n: test images; their order in the data set is random.
+
+    Returns:
+        points: one row per run and image: ``name``, ``seed``, ``label``, ``class`` (its name), ``x``, ``y``.
+        numbers: one row per run: ``name``, ``seed``, ``digest``, ``test_accuracy``, and :func:`separation` of the
+        embeddings and, with the prefix ``map_``, of the map.
+    """
+    labels = images.test_labels[:n]
+    classes = np.asarray(images.classes)[labels]
+    points, numbers = [], []
+    for name, run in named:
+        vectors = normalize(embeddings(run.student().features, images.test_images[:n], images.name))
+        tsne = TSNE(perplexity=perplexity, init="pca", random_state=run.config.seed)
+        flat = tsne.fit_transform(vectors)
+        map_ = pd.DataFrame({"name": name, "seed": run.config.seed, "label": labels, "class": classes})
+        points.append(map_.assign(x=flat[:, 0], y=flat[:, 1]).round(2))
+        in_map = {f"map_{key}": value for key, value in separation(flat, labels).items()}
+        numbers.append(
+            {"name": name, "seed": run.config.seed, "digest": run.digest}
+            | {"test_accuracy": run.result["test_accuracy"], "n": len(labels)}
+            | separation(vectors, labels)
+            | in_map
+        )
+    return pd.concat(points, ignore_index=True), pd.DataFrame(numbers).round(4)

@@ -1,0 +1,172 @@
+"""The paper's Figures 1, 4, 5 and 6, drawn anew, and the effect of single options.
+
+The ``caption`` of each is written above it: :func:`emlc_lib.experiments.tables.caption` says at what scale it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .style import BLUE, GREEN, GREY, LOOKS, ORANGE, PINK, seed_count, style
+
+
+def _band(axis: Axes, part: pd.DataFrame, x: str, y: str, **look) -> None:
+    """The mean over seeds as a line and their range as a band."""
+    grouped = part.groupby(x)[y].agg(["mean", "min", "max"]).dropna()
+    axis.plot(grouped.index, grouped["mean"], **look)
+    axis.fill_between(grouped.index, grouped["min"], grouped["max"], color=look["color"], alpha=0.12, lw=0)
+
+
+def label_recovery(curves: pd.DataFrame, given: float, caption: str = "") -> Figure:
+    """Figure 1: the share of labels that are right after correction; all labels solid, wrong ones dashed.
+
+    Args:
+        curves: :func:`emlc_lib.experiments.studies.curve_table`; lines are means over seeds, bands their range.
+        given: the share of labels that are right before correction.
+    """
+    curves = curves.assign(all_=100 * curves["recovery_all"], wrong=100 * curves["recovery_wrong"])
+    with style():
+        figure, axis = plt.subplots(figsize=(7.5, 4.4))
+        for name, part in curves.groupby("name", sort=False):
+            colour = LOOKS.get(name, (PINK, "x"))[0]
+            _band(axis, part, "epoch", "all_", color=colour, label=name)
+            _band(axis, part, "epoch", "wrong", color=colour, ls="--")
+        axis.axhline(100 * given, color=GREY, ls=":", label="right as given")
+        axis.plot([], [], "-", color="0.3", label="all labels")
+        axis.plot([], [], "--", color="0.3", label="wrong labels")
+        axis.set(xlabel="epoch", ylabel="labels recovered, %", ylim=(0, 100), xlim=(0, None))
+        axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        figure.suptitle(caption, fontsize=9)
+    return figure
+
+
+def meta_losses(curves: pd.DataFrame, caption: str = "") -> Figure:
+    """Figure 5: the student's loss on clean batches over iterations, on a logarithmic scale.
+
+    Args:
+        curves: :func:`emlc_lib.experiments.studies.curve_table`; lines are means over seeds, bands their range.
+    """
+    with style():
+        figure, axis = plt.subplots(figsize=(7.5, 4.4))
+        for name, part in curves.dropna(subset="meta_loss").groupby("name", sort=False):
+            _band(axis, part, "step", "meta_loss", color=LOOKS.get(name, (PINK, "x"))[0], label=name)
+        axis.set_yscale("log")
+        low, high = axis.get_ylim()
+        ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if low <= t <= high]
+        axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        axis.minorticks_off()
+        axis.set(xlabel="iteration (student steps)", ylabel="student's loss on the clean batch", xlim=(0, None))
+        axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        figure.suptitle(caption, fontsize=9)
+    return figure
+
+
+def embedding_maps(points: pd.DataFrame, captions: Mapping[str, str], caption: str = "") -> Figure:
+    """Figure 4: two-dimensional maps of embeddings side by side, coloured by true class.
+
+    Args:
+        points: columns ``name``, ``label``, ``class``, ``x``, ``y``.
+        captions: a line below each map, by name.
+    """
+    classes = points.groupby("label")["class"].first()
+    colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
+    groups = list(points.groupby("name", sort=False))
+    with style():
+        figure, axes = plt.subplots(1, len(groups), figsize=(5.6 * len(groups), 5.6), squeeze=False)
+        for axis, (name, part) in zip(axes[0], groups, strict=True):
+            for c, label in classes.items():
+                chosen = part[part["label"] == c]
+                axis.scatter(chosen["x"], chosen["y"], s=7, color=colours(c % colours.N), alpha=0.6, lw=0)
+                # Colours alone do not name ten classes for every eye: the name stands at the class's median.
+                box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colours(c % colours.N), "alpha": 0.85}
+                place = chosen["x"].median(), chosen["y"].median()
+                axis.annotate(label, place, ha="center", va="center", fontsize=9, bbox=box)
+            axis.set(title=name, xlabel=captions[name], xticks=[], yticks=[])
+            axis.grid(False)
+        figure.suptitle(caption, fontsize=9)
+    return figure
+
+
+def accuracy_over_k(table: pd.DataFrame, caption: str = "") -> Figure:
+    """Figure 6: test accuracy over the look-ahead steps, by the weights of the multi-step gradient.
+
+    Args:
+        table: columns ``meta_weights``, ``k``, ``seed``, ``test_accuracy`` in [0, 1]; means, and standard
+            deviations where there are several seeds. k = 1, where all weights are the same, belongs to every line.
+    """
+    looks = {"paper": (BLUE, "o"), "momentum": (ORANGE, "s"), "exact": (GREEN, "^")}
+    first = table[table["k"] == 1]
+    with style():
+        figure, axis = plt.subplots(figsize=(7.5, 4.4))
+        for i, (weights, part) in enumerate(table.groupby("meta_weights", sort=False)):
+            colour, marker = looks.get(weights, (PINK, "x"))
+            part = pd.concat([first, part[part["k"] > 1]])
+            grouped = (100 * part.set_index("k")["test_accuracy"]).groupby(level=0).agg(["mean", "std", "size"])
+            moved = grouped.index * 1.03 ** (i - 1)  # side by side, so that bars do not hide each other
+            axis.errorbar(
+                moved, grouped["mean"], grouped["std"].fillna(0), color=colour, marker=marker, capsize=3,
+                label=f"{weights} ({seed_count(grouped['size'])})",
+            )  # fmt: skip
+        ks = sorted(table["k"].unique())
+        axis.set_xscale("log")
+        axis.set_xticks(ks, [f"{k:g}" for k in ks])
+        axis.minorticks_off()
+        axis.set(xlabel="look-ahead steps k", ylabel="test accuracy, %")
+        axis.legend(title="weights of the steps", fontsize=9, title_fontsize=9)
+        figure.suptitle(caption, fontsize=9)
+    return figure
+
+
+def option_effects(summary: pd.DataFrame, baselines: Mapping[str, str], caption: str = "") -> Figure:
+    """Test accuracy by the name of an option, as points with standard deviations, in the order given.
+
+    Args:
+        summary: :func:`emlc_lib.experiments.studies.summarise_study`, with names as index.
+        baselines: names of rows by which the others are judged, and their line style.
+    """
+    with style():
+        figure, axis = plt.subplots(figsize=(8, 0.42 * len(summary) + 1))
+        places = range(len(summary))
+        axis.errorbar(
+            summary["mean"], places, xerr=summary["std"].fillna(0), color=BLUE, marker="o", ls="", capsize=3
+        )
+        for name, line in baselines.items():
+            axis.axvline(summary.loc[name, "mean"], color=GREY, ls=line, lw=1, zorder=0)
+        axis.set_yticks(places, summary.index)
+        axis.invert_yaxis()
+        axis.set_xlabel(f"test accuracy, % ({seed_count(summary['n'])})")
+        figure.suptitle(caption, fontsize=9)
+    return figure
+
+
+def gradient_error_curves(errors: pd.DataFrame, caption: str = "") -> Figure:
+    """Cosine and length of approximate meta-gradients against the exact one, over training.
+
+    Args:
+        errors: :func:`emlc_lib.experiments.gradient_errors.gradient_errors` of one or more seeds.
+    """
+    looks = {"paper": BLUE, "momentum-aware": ORANGE, "reversed": PINK, "released": GREEN}
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharex=True)
+        for kind, part in errors.groupby("kind", sort=False):
+            # Dividing by k turns nothing: the two last have the same cosine.
+            look = {
+                "color": looks[kind],
+                "marker": "o",
+                "ms": 4,
+                "label": kind,
+                "ls": "--" if kind == "released" else "-",
+            }
+            _band(axes[0], part, "step", "cosine", **look)
+            _band(axes[1], part, "step", "scale", **look)
+        axes[0].set(xlabel="student step", ylabel="cosine to the exact meta-gradient")
+        axes[1].axhline(1, color=GREY, ls=":", label="exact")
+        axes[1].set(xlabel="student step", ylabel="length, over the exact one's", yscale="log")
+        axes[1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        figure.suptitle(caption, fontsize=9)
+    return figure

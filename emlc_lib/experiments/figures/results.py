@@ -1,0 +1,47 @@
+"""Figures of many runs."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .style import LOOKS, PINK, method_name, seed_count, style
+
+
+def accuracy_over_noise(table: pd.DataFrame) -> Figure:
+    """Mean test accuracy with the standard deviation over seeds, by method, over the noise settings.
+
+    Args:
+        table: :func:`emlc_lib.experiments.tables.run_table`. Training on clean labels alone does not see the noise and is
+            drawn as a line across.
+    """
+    settings = table[table["method"] != "clean_only"][["noise_type", "noise"]].drop_duplicates()
+    settings = settings.sort_values(["noise_type", "noise"], ascending=[False, True]).reset_index(drop=True)
+    with style():
+        figure, axis = plt.subplots(figsize=(10, 4.2))
+        drawn = [key for key, _ in table.groupby(["method", "k"], sort=False) if key[0] != "clean_only"]
+        for (method, k), part in table.groupby(["method", "k"], sort=False):
+            name = method_name(method, k)
+            colour, marker = LOOKS.get(name, (PINK, "x"))
+            accuracy = 100 * part["test_accuracy"]
+            if method == "clean_only":
+                mean, spread = accuracy.mean(), accuracy.std()
+                axis.axhline(mean, color=colour, ls="--", label=name)
+                axis.axhspan(mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
+                continue
+            merged = settings.reset_index().merge(part, on=["noise_type", "noise"])
+            groups = (100 * merged.set_index("index")["test_accuracy"]).groupby(level=0)
+            aside = min(0.16, 0.8 / len(drawn)) * (drawn.index((method, k)) - (len(drawn) - 1) / 2)  # side by side
+            axis.errorbar(
+                groups.mean().index + aside, groups.mean(), groups.std(), color=colour, marker=marker, ls="", ms=8,
+                capsize=4, label=name,
+            )  # fmt: skip
+        labels = [f"{row.noise_type}\n{100 * row.noise:g} %" for row in settings.itertuples()]
+        axis.set_xticks(range(len(settings)), labels)
+        axis.set_xlim(-0.5, len(settings) - 0.5)
+        axis.set_ylabel("test accuracy, %")
+        n = seed_count(table.groupby(["method", "k", "noise_type", "noise"])["seed"].nunique())
+        axis.set_title(f"{table['dataset'].iloc[0]}, preset {table['preset'].iloc[0]}, {n}", fontsize=11)
+        axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure

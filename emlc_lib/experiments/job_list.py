@@ -1,0 +1,125 @@
+"""The runs of Table 1, and lists of runs as jobs: what is to do, and what it asks for. Nothing runs here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import Field
+
+from ..runtime.parameters import ConfigError, Parameters
+from ..training.config import Config
+from ..training.run_digest import K_METHODS
+from .runs import state
+from .sweep import grid
+from .tables import TABLE_1_COLUMNS, noise_label
+
+TABLE_1_DATASETS = tuple(dict.fromkeys(dataset for dataset, _, _ in TABLE_1_COLUMNS))
+
+
+# Besides EMLC; clean_only is not in the table, but what clean labels alone are worth.
+TABLE_1_OTHERS = ("mlc", "mslc", "mwnet", "mlnt", "fasten", "cross_entropy", "clean_only")
+
+
+class Resources(Parameters):
+    """What each job asks for, and what is done with all of them."""
+
+    hours: float = Field(12, gt=0, allow_inf_nan=False, description="time limit of a job")
+    gpus: int = Field(1, ge=0, description="GPUs of a job; a run uses one at most")
+    cpus: int = Field(4, gt=0, description="CPU cores of a job")
+    memory: float | None = Field(None, gt=0, allow_inf_nan=False, description="GB; None takes the cluster's")
+    partition: str | None = Field(None, description="SLURM's partition; None takes the cluster's")
+    array: int = Field(16, gt=0, description="jobs at the same time")
+    requeues: int = Field(3, ge=0, description="how often a job that came to its time limit is queued again")
+    slurm: dict[str, Any] = Field({}, description='further ones of submitit\'s, as {"account": "A", "qos": "Q"}')
+
+    @property
+    def minutes(self) -> int:
+        """The time limit, rounded up."""
+        return math.ceil(60 * self.hours)
+
+
+def table_1(seeds: int = 5, datasets: Sequence[str] = TABLE_1_DATASETS, **common: Any) -> list[Config]:
+    """The runs of Table 1, all of seed 0 first: EMLC with k = 1 and 5 and every other method, MLC with k = 1.
+
+    Args:
+        seeds: 0 to ``seeds`` - 1. datasets: those of the table to take.
+        common: further parameters of :func:`emlc_lib.training.presets.make_config`.
+
+    Raises:
+        ConfigError: any value that is not allowed.
+    """
+    if seeds < 1:
+        raise ConfigError(f"seeds: must be at least 1 (got {seeds})")
+    unknown = sorted(set(datasets) - set(TABLE_1_DATASETS))
+    if unknown:
+        raise ConfigError(f"dataset: {unknown[0]!r} is not one of Table 1's: {', '.join(TABLE_1_DATASETS)}")
+    configs = []
+    for dataset in dict.fromkeys(datasets):
+        noises = [f"{kind}:{rate}" for name, kind, rate in TABLE_1_COLUMNS if name == dataset]
+        for methods, ks in ((["emlc"], [1, 5]), (TABLE_1_OTHERS, [1])):
+            configs += grid(noises, methods, ks, range(seeds), dataset=dataset, **common)
+    return sorted(configs, key=lambda config: config.seed)
+
+
+def job_table(configs: Sequence[Config], resources: Resources, root: str | Path | None = None) -> pd.DataFrame:
+    """One row per run: ``job``, its index in the array (NA if finished), its setting, state, resources and name.
+
+    Only looks; it changes no file and needs neither submitit nor a cluster.
+    """
+    rows = []
+    for config in configs:
+        clean_only = config.method == "clean_only"
+        rows.append(
+            {
+                "state": state(config, root),
+                "dataset": config.dataset,
+                "noise": "any" if clean_only else noise_label(config.noise_type, config.noise),
+                "method": config.method + (f" k={config.k}" if config.method in K_METHODS else ""),
+                "seed": config.seed,
+                "gpus": resources.gpus,
+                "cpus": resources.cpus,
+                "hours": resources.hours,
+                "weights": "to be pretrained" if config.awaits_weights else "there",
+                "run": config.name,
+            }
+        )
+    table = pd.DataFrame(rows)
+    missing = table["state"] != "finished"
+    table.insert(0, "job", (missing.cumsum() - 1).astype("Int64").where(missing))
+    return table
+
+
+def report(table: pd.DataFrame, resources: Resources, estimate: float | None = None) -> str:
+    """The job list in words: one line per run of :func:`job_table`, the jobs by setting, and what they sum up to.
+
+    Args:
+        estimate: hours that one run takes, for the sum of GPU hours.
+    """
+    lines = [
+        f"{'-' if pd.isna(row.job) else row.job:>5}  {row.state:<8}  {row.gpus} GPU {row.cpus} CPU {row.hours:g} h"
+        f"  {row.run}"
+        for row in table.itertuples()
+    ]
+    todo = table[table["job"].notna()]
+    if len(todo):
+        counts = todo.groupby(["dataset", "method", "noise"], sort=False).size().unstack("noise", fill_value=0)
+        lines += ["", "jobs by data set, method and noise:", counts.to_string()]
+    states = table["state"].value_counts()
+    parts = ", ".join(f"{states.get(name, 0)} {name}" for name in ("finished", "begun", "missing"))
+    lines += ["", f"{len(table)} runs: {parts}"]
+    lines.append(f"{len(todo)} jobs, {resources.array} at a time, each with a limit of {resources.hours:g} h")
+    awaiting = todo[todo["weights"] != "there"]
+    if len(awaiting):
+        lines.append(
+            f"{len(awaiting)} of them start from SimCLR weights that are not there: make them first "
+            "(notebooks/00_pretrain_simclr); the names of these runs will change with their content"
+        )
+    if estimate is not None:
+        total = len(todo) * estimate * resources.gpus
+        days = math.ceil(len(todo) / resources.array) * estimate / 24
+        lines.append(f"at {estimate:g} h a run: {total:,.0f} GPU hours, {days:.1f} days if none has to wait")
+    return "\n".join(lines)

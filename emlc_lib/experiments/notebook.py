@@ -1,0 +1,108 @@
+"""What the notebooks share: checked parameters, an announcement of the run, saved figures."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from ..runtime.parameters import ConfigError, refuse_unknown
+from ..runtime.places import REPOSITORY
+from ..runtime.provenance import provenance
+from ..training.config import Config
+from ..training.run_digest import K_METHODS
+from .runs import is_finished
+
+
+def check_parameters(known: Iterable[str]) -> None:
+    """Refuses a parameter that papermill injected under a name that the notebook does not have.
+
+    papermill itself accepts ``-p nosie 0.9`` and goes on. Outside a notebook this does nothing.
+
+    Args:
+        known: the names in the notebook's parameters cell.
+
+    Raises:
+        ConfigError: an injected name is not among them, or the parameter ``options`` is no dictionary.
+    """
+    refuse_unknown(_injected_names(), known)
+    shell = get_ipython()
+    options = shell.user_ns.get("options", {}) if shell else {}
+    if not isinstance(options, dict):
+        # papermill's -p makes no dictionaries.
+        example = """papermill ... -y '{"options": {"lr": 0.1}}'"""
+        raise ConfigError(f"options: must be a dictionary, as in {example} (got {options!r})")
+
+
+def describe(config: Config) -> str:
+    """One paragraph: what will run, at which preset, on which device."""
+    noise = {"human": config.human_key, "real": "as crawled"}.get(config.noise_type, f"{config.noise:g}")
+    k = f" with k = {config.k}" if config.method in K_METHODS else ""
+    where = provenance(config.device)["hardware"]
+    start = {"simclr": "SimCLR weights", "imagenet": "ImageNet weights"}.get(config.start, "random weights")
+    start += ", to be pretrained first" if config.awaits_weights else ""
+    start += f", {config.start_steps} supervised steps on the clean set" if config.start_steps else ""
+    device = where.get("gpu") or f"CPU, {where['threads']} threads"
+    return (
+        f"{config.method}{k} on {config.dataset}, {config.noise_type} noise {noise}, seed {config.seed}\n"
+        f"preset {config.preset}: {config.model}, {config.epochs} epochs of batches of {config.batch_size}, "
+        f"{config.n_clean or 'all'} clean labels\nstart: {start}; device: {device}"
+    )
+
+
+def announce(config: Config, root: str | Path | None = None) -> None:
+    """Prints :func:`describe`, and whether the run is finished; :func:`emlc_lib.run` says how long it takes.
+
+    Args:
+        root: the folder of runs, where the run may lie finished.
+    """
+    print(describe(config))
+    if is_finished(config, root):
+        print("finished before: its files are read back", flush=True)
+
+
+def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None) -> None:
+    """Displays a figure and, if ``folder`` is given, saves it there as ``name``.png and .pdf."""
+    if folder is not None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+        # Without a date the file depends on its contents alone.
+        figure.savefig(folder / f"{name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
+    display(figure)
+    plt.close(figure)  # or the kernel shows it once more
+
+
+def committed_table(name: str) -> pd.DataFrame:
+    """Reads a CSV: the file of that path or, wherever the notebook runs, the committed one in ``figures/``.
+
+    Raises:
+        FileNotFoundError: there is neither.
+        ValueError: it is no table.
+    """
+    for path in (Path(name), REPOSITORY / "figures" / name):
+        if path.is_file():
+            try:
+                return pd.read_csv(path)
+            except ValueError as error:  # as are pandas' own and Unicode's
+                raise ValueError(f"{path} is not a readable table ({str(error).strip()})") from error
+    raise FileNotFoundError(f"{name} is neither a file nor a table in the repository's figures/")
+
+
+def _injected_names() -> list[str]:
+    # The kernel keeps the source of every executed cell; papermill marks its own with this comment.
+    shell = get_ipython()
+    sources = shell.user_ns.get("In", []) if shell else []
+    names = []
+    for source in sources:
+        if source.startswith("# Parameters\n"):
+            for node in ast.parse(source).body:
+                if isinstance(node, ast.Assign):
+                    names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return names

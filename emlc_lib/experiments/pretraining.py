@@ -1,0 +1,212 @@
+"""Self-supervised weights as files: where none are there, they are pretrained once; and a card for each file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..data.datasets import ImageSet, load_dataset
+from ..networks.backbones import build_features
+from ..networks.probes import probe
+from ..networks.simclr import (
+    CHECKPOINT,
+    PretrainConfig,
+    Pretrained,
+    estimate_seconds,
+    make_pretrain_config,
+    pretrain,
+)
+from ..networks.start_weights import start_weights_file
+from ..runtime.checkpoint import load_weights, save_weights, write_atomically, write_json
+from ..runtime.locks import alone
+from ..runtime.parameters import ConfigError
+from ..runtime.places import weights_root
+from ..runtime.progress import duration, say
+from ..runtime.provenance import provenance
+from ..runtime.randomness import Stream, torch_generator
+
+
+def provide(
+    dataset: str,
+    model: str,
+    device: str,
+    *,
+    folder: str | Path | None = None,
+    images: ImageSet | None = None,
+    expected: float | None = None,
+    show: bool = True,
+) -> Path:
+    """The file of weights that ``start="simclr"`` takes where none is named; pretrained here if it is not there.
+
+    The pretraining is :func:`emlc_lib.networks.simclr.make_pretrain_config`'s for this data set and model, with seed 0. It
+    is announced on stderr with its time, and where it was interrupted it goes on from the last epoch's checkpoint.
+    Of several processes one pretrains, and the others wait for it.
+
+    Args:
+        dataset, model, device: as in :class:`~emlc_lib.networks.simclr.PretrainConfig`.
+        folder: of weights, card and checkpoint; None takes :func:`emlc_lib.runtime.places.weights_root`.
+        images: the data set, if it is at hand.
+        expected: seconds that it takes, where :func:`expected_seconds` has told; None asks it.
+        show: whether to announce it and to show progress.
+
+    Raises:
+        ConfigError: the folder cannot be written to; nothing has been computed.
+        DataUnavailable: the data set is not there and cannot be downloaded.
+    """
+    file = start_weights_file(dataset, model, folder=folder)
+    if file.is_file():
+        return file
+    check_writable(file.parent)
+    with alone(file.with_suffix(".lock"), f"{file.stem} is being pretrained", show=show):
+        if not file.is_file():
+            config = make_pretrain_config(dataset=dataset, model=model, device=device)
+            images = images or load_dataset(dataset)
+            if show:
+                time = duration(estimate_seconds(config, images.train_images) if expected is None else expected)
+                say(f"pretraining {model} on {dataset} by SimCLR, once: {config.epochs} epochs, about {time}")
+            _pretrain_and_store(config, images, file.parent, show)
+    return file
+
+
+def _pretrain_and_store(config: PretrainConfig, images: ImageSet, folder: Path, show: bool) -> None:
+    pretrained = pretrain(config, images.train_images, folder=folder / config.name, show=show)
+    if show:
+        say("measuring the linear and the kNN probe")
+    first, _ = untrained(config, images.train_images.shape[1])
+    scores = [probe(features, images) for features in (pretrained.features, first.to(config.device))]
+    save_with_card(pretrained, config, card(pretrained, config, images, *scores), folder)
+    (folder / config.name / CHECKPOINT).unlink()
+
+
+def expected_seconds(dataset: str, model: str, device: str) -> float:
+    """About how long :func:`provide` pretrains, from a few steps; :func:`emlc_lib.networks.simclr.estimate_seconds`."""
+    config = make_pretrain_config(dataset=dataset, model=model, device=device)
+    return estimate_seconds(config, load_dataset(dataset).train_images)
+
+
+def check_writable(folder: Path | None = None) -> None:
+    """Raises a ConfigError if weights cannot be kept in the folder; None takes :func:`weights_root`."""
+    folder = folder or weights_root()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"start: SimCLR weights must be pretrained first, but cannot be kept in {folder} ({error.strerror}); "
+            "let EMLC_DATA name a folder that can be written to, or give start_weights"
+        ) from error
+
+
+def obtain(
+    config: PretrainConfig,
+    images: ImageSet,
+    *,
+    root: str | Path | None = None,
+    retrain: bool = False,
+    show: bool = True,
+) -> Pretrained:
+    """The pretraining of a configuration: read back if its weights are there, else trained or resumed.
+
+    That of the usual configuration is :func:`provide`'s, whose weights runs find.
+
+    Args:
+        config: as for :func:`emlc_lib.networks.simclr.pretrain`. images: the data set.
+        root: the folder of weights and checkpoints; None takes :func:`emlc_lib.runtime.places.weights_root`.
+        retrain: whether to train even if the weights are there; then they are not kept.
+    """
+    usual = make_pretrain_config(dataset=config.dataset, model=config.model, device=config.device)
+    file = start_weights_file(config.dataset, config.model, folder=root)
+    if config == usual and not retrain:
+        provide(config.dataset, config.model, config.device, folder=root, images=images, show=show)
+    described = json.loads(file.with_suffix(".json").read_text()) if file.is_file() else {}
+    if not retrain and described.get("config") == comparable(config):
+        features, _ = untrained(config, images.train_images.shape[1])
+        load_weights(features, file)
+        return Pretrained(features.to(config.device).eval(), pd.DataFrame(described["log"]), source=file.name)
+    folder = Path(root or weights_root()) / config.name
+    return pretrain(config, images.train_images, folder=folder, show=show)
+
+
+def untrained(config: PretrainConfig, channels: int):
+    """The feature extractor that :func:`emlc_lib.networks.simclr.pretrain` begins with, and the size of its embeddings."""
+    return build_features(config.model, channels, torch_generator(config.seed, Stream.PRETRAIN_WEIGHTS))
+
+
+def comparable(config: PretrainConfig) -> dict[str, Any]:
+    """A configuration without the device, which says where and not what."""
+    return {name: value for name, value in config.model_dump().items() if name != "device"}
+
+
+def card(
+    pretrained: Pretrained,
+    config: PretrainConfig,
+    images: ImageSet,
+    probes: dict[str, float],
+    before: dict[str, float],
+) -> dict[str, Any]:
+    """What a reader must know of the weights; accuracies in [0, 1].
+
+    Args:
+        probes, before: :func:`emlc_lib.networks.probes.probe` of the pretrained and of the untrained features.
+    """
+    train, test = len(images.train_labels), len(images.test_labels)
+    return {
+        "what": "feature extractor of emlc_lib's model of that name, pretrained by SimCLR; no classifier",
+        "data": f"{images.name}: all {train:,} training images, without labels. The probes are fitted on them "
+        f"with their true labels and scored on the {test:,} test images.",
+        "model": config.model,
+        "seed": config.seed,
+        "epochs": len(pretrained.epochs),
+        "minutes": round(float(pretrained.epochs["seconds"].iloc[-1]) / 60, 1),
+        "linear": round(probes["linear"], 4),
+        "knn": round(probes["knn"], 4),
+        "untrained": {name: round(value, 4) for name, value in before.items()},
+        "command": command(config),
+        "config": comparable(config),
+        "log": pretrained.epochs.to_dict("list"),
+        "provenance": provenance(config.device) | {"processes": 1},  # whichever number waits for it
+    }
+
+
+def save_pretrained(pretrained: Pretrained, config: PretrainConfig, path: Path) -> None:
+    """Writes the feature extractor as safetensors that ``start="simclr"`` takes; large models in 16 bits."""
+    write_atomically(path, lambda p: _write(pretrained, config, p))
+
+
+def _write(pretrained: Pretrained, config: PretrainConfig, path: Path) -> None:
+    metadata = {"model": config.model, "dataset": config.dataset, "config": json.dumps(comparable(config))}
+    half = config.model in ("resnet34", "resnet50")
+    save_weights(pretrained.features, path, metadata=metadata, half=half)
+
+
+def save_with_card(
+    pretrained: Pretrained, config: PretrainConfig, described: dict[str, Any], folder: str | Path
+) -> Path:
+    """Writes card and then weights into ``folder``, under the name by which they are looked for."""
+    path = Path(folder) / start_weights_file(config.dataset, config.model).name
+
+    def write(temporary: Path) -> None:
+        _write(pretrained, config, temporary)
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        write_json(path.with_suffix(".json"), described | {"sha256": digest})
+
+    write_atomically(path, write)
+    return path
+
+
+def command(config: PretrainConfig) -> str:
+    """The papermill command that makes these weights."""
+    shown = {"dataset": config.dataset, "model": config.model, "seed": config.seed, "epochs": config.epochs}
+    usual = make_pretrain_config(**shown)
+    changed = {n: v for n, v in comparable(config).items() if v != getattr(usual, n)}
+    text = ["papermill notebooks/00_pretrain_simclr.ipynb out.ipynb"]
+    text += [f"-p {name} {value}" for name, value in shown.items()] + ["-p retrain True"]
+    if changed:
+        text.append(f"-y '{json.dumps({'options': changed})}'")
+    return " ".join(text)

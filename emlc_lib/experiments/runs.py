@@ -1,0 +1,276 @@
+"""Finished runs on disk: doing one, finding it again, and where its numbers come from."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ..core.teacher import Classifier, Teacher, build_teacher
+from ..data.experiment_data import ExperimentData
+from ..data.prepare import prepare
+from ..networks.backbones import build_classifier
+from ..runtime.checkpoint import CheckpointError, load_weights, save_weights, write_atomically, write_json
+from ..runtime.locks import alone
+from ..runtime.parallel import from_first, launch, one_of_each_machine_first, own_share
+from ..runtime.parameters import ConfigError
+from ..runtime.places import data_root, runs_root
+from ..runtime.progress import duration, say
+from ..runtime.provenance import provenance
+from ..runtime.randomness import Stream, torch_generator
+from ..training.config import STORED, Config
+from ..training.evaluation import best_epoch
+from ..training.presets import make_config
+from ..training.processes import check_processes
+from ..training.trainer import CHECKPOINT, Trained, estimate_seconds, train
+from .pretraining import check_writable, expected_seconds, provide
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        config: what it was a function of.
+        folder: where its files are.
+        result: the reported numbers and their provenance; see :func:`summarise`.
+        epochs, steps: the training log; see :func:`emlc_lib.training.trainer.train`.
+    """
+
+    config: Config
+    folder: Path
+    result: dict[str, Any]
+    epochs: pd.DataFrame
+    steps: pd.DataFrame
+
+    @property
+    def digest(self) -> str:
+        """The end of the run's name: it tells apart all runs; made of the files that the run began with."""
+        return self.result["name"].rpartition("-")[2]
+
+    def student(self) -> Classifier:
+        """The reported student, that of the best clean-set epoch, on the CPU in evaluation mode."""
+        student = self._empty_classifier()
+        load_weights(student, self.folder / "student.safetensors")
+        return student.eval()
+
+    def teacher(self) -> Teacher:
+        """The teacher after the last epoch, on the CPU in evaluation mode.
+
+        Raises:
+            FileNotFoundError: the method has no teacher.
+        """
+        teacher = build_teacher(self._empty_classifier(), torch_generator(0, Stream.TEACHER_WEIGHTS))
+        load_weights(teacher, self.folder / "teacher.safetensors")
+        return teacher.eval()
+
+    def _empty_classifier(self) -> Classifier:
+        shape = self.result["n_classes"], self.result["channels"]
+        return build_classifier(self.config.model, *shape, torch_generator(0, Stream.STUDENT_WEIGHTS))
+
+
+def run(
+    config: Config,
+    *,
+    data: ExperimentData | None = None,
+    root: str | Path | None = None,
+    show: bool = True,
+    processes: int = 1,
+) -> Run:
+    """The finished run of a configuration: read back if it is there, else trained, resuming if it was begun.
+
+    Where it starts from SimCLR weights that are not there, they are pretrained first, by one process, once for all
+    runs (:func:`emlc_lib.experiments.pretraining.provide`).
+
+    Args:
+        config: from :func:`emlc_lib.training.presets.make_config`.
+        data: what :func:`emlc_lib.data.prepare.prepare` returned for it, if it is at hand.
+        root: the folder of runs; None takes :func:`emlc_lib.runtime.places.runs_root`.
+        show: whether to say what will be trained and about how long that takes, and to show progress, on stderr.
+        processes: how many are started on this machine to train together, each with its share of every batch and,
+            on CUDA, a GPU of its own; see :mod:`emlc_lib.runtime.parallel`. Each prepares the data itself. The run that
+            is read back may have been made with another number; its provenance says with which.
+
+    Raises:
+        ConfigError: so many processes cannot train this configuration together, or SimCLR weights must be
+            pretrained and the data root cannot be written to.
+        ProcessError: one of several processes failed.
+    """
+    check_processes(config, processes)
+    finished = from_first(lambda: is_finished(config, root))
+    if not finished:
+        from_first(lambda: check_writable() if config.awaits_weights else None)
+        if processes == 1 or config.awaits_weights:
+            data = data or _prepared(config)  # what it refuses leaves no folder behind and costs no pretraining
+        _before_training(config, data, processes, show)
+    folder = _folder(config, root)  # only now is its name sure to be the real one
+    if processes > 1 and not finished:
+        program = ["-m", "emlc_lib.experiments.torchrun", "--config", config.model_dump_json()]
+        torch.cuda.empty_cache()  # estimate and pretraining are over, and the processes need the memory
+        launch([*program, "--runs", str(folder.parent.absolute())], processes, show=show)
+    elif not finished:
+        busy = f"{folder.name} is being trained"
+        with alone(folder / ".lock", busy, show=show) if own_share().rank == 0 else nullcontext():
+            if not from_first(lambda: is_finished(config, root)):
+                _train_and_store(config, data, folder, show)
+    return from_first(lambda: load_run(folder))
+
+
+def _before_training(config: Config, data: ExperimentData | None, processes: int, show: bool) -> None:
+    """Says what will be trained and how long that takes, and provides the weights that it starts from."""
+    source = config.dataset, config.model, config.device
+    pretraining = None
+    if show and own_share().world == 1:
+        pretraining = expected_seconds(*source) if config.awaits_weights else 0.0
+        text = f"preset {config.preset} on {config.device}: {config.model}, {config.epochs} epochs"
+        if data is not None:
+            text += f", about {duration(pretraining + estimate_seconds(config, data))}"
+            text += f" in one process; {processes} share the work" if processes > 1 else ""
+        say(text + (f"; {duration(pretraining)} of it to pretrain the SimCLR start, once" if pretraining else ""))
+    if from_first(lambda: config.awaits_weights):
+        from_first(lambda: provide(*source, expected=pretraining, show=show))
+        if config.awaits_weights:
+            raise ConfigError(
+                f"start: the first machine's {data_root()} has the SimCLR weights, this one's has not"
+            )
+
+
+def _prepared(config: Config) -> ExperimentData:
+    with one_of_each_machine_first():
+        return prepare(config)
+
+
+def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: bool) -> None:
+    trained = train(config, data, folder=folder, show=show)
+    if own_share().rank != 0:
+        return
+    write_atomically(
+        folder / "student.safetensors", lambda p: save_weights(_with(trained, trained.best_student), p)
+    )
+    if trained.method.teacher is not None:
+        write_atomically(folder / "teacher.safetensors", lambda p: save_weights(trained.method.teacher, p))
+    write_atomically(folder / "epochs.csv", lambda p: trained.epochs.to_csv(p, index=False))
+    write_atomically(folder / "steps.csv", lambda p: trained.steps.to_csv(p, index=False))
+    # The result is written last: a folder that has it is complete.
+    write_json(folder / RESULT, summarise(config, data, trained))
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def is_finished(config: Config, root: str | Path | None = None) -> bool:
+    """Whether :func:`run` would read this run back instead of training."""
+    return (_folder(config, root) / RESULT).is_file()
+
+
+def state(config: Config, root: str | Path | None = None) -> str:
+    """``finished`` (:func:`is_finished`), ``begun`` (there is a checkpoint to resume from) or ``missing``."""
+    if is_finished(config, root):
+        return "finished"
+    return "begun" if (_folder(config, root) / CHECKPOINT).is_file() else "missing"
+
+
+def _folder(config: Config, root: str | Path | None) -> Path:
+    return Path(root or runs_root()) / config.name
+
+
+def load_run(folder: Path) -> Run:
+    """Reads a finished run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CheckpointError: a file of it is damaged or missing.
+    """
+    text = (folder / RESULT).read_text()
+    try:
+        result = json.loads(text)
+        tables = [pd.read_csv(folder / name) for name in ("epochs.csv", "steps.csv")]
+        config = Config.model_validate(result["config"], context=STORED)
+        result["name"]
+        return Run(config, folder, result, *tables)
+    except (OSError, ValueError, KeyError, TypeError) as error:  # pydantic's and pandas' errors are ValueErrors
+        what = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{folder} holds a run that cannot be read ({what}); delete it, and the run is made again"
+        ) from error
+
+
+def find_runs(root: str | Path | None = None, **wanted) -> list[Run]:
+    """Every finished run whose configuration has the wanted values, e.g. ``find_runs(dataset="cifar10")``."""
+    folders = sorted(path.parent for path in Path(root or runs_root()).glob(f"*/{RESULT}"))
+    found = (load_run(folder) for folder in folders)
+    return [r for r in found if all(getattr(r.config, name) == value for name, value in wanted.items())]
+
+
+def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[str, Any]:
+    """The reported numbers of a run with their provenance, ready for JSON. Accuracies are in [0, 1].
+
+    ``test_accuracy`` is the student's at the best clean-set epoch (section 4.1), ``last_test_accuracy`` that
+    of the last epoch. The best test epoch is not among them.
+    """
+    epochs = trained.epochs
+    best = epochs[epochs["epoch"] == best_epoch(epochs)].iloc[0]
+    last = epochs.iloc[-1]
+    result = {
+        "config": config.model_dump(),
+        "name": config.name,
+        "command": command(config, own_share().world),
+        "n_classes": data.n_classes,
+        "channels": int(data.clean_images.shape[1]),
+        "n_noisy": len(data.noisy_labels),
+        "n_clean": len(data.clean_labels),
+        "wrong_share": data.corruption.wrong_share,
+        "best_epoch": int(best["epoch"]),
+        "test_accuracy": float(best["student_test_accuracy"]),
+        "last_test_accuracy": float(last["student_test_accuracy"]),
+        "clean_accuracy": float(best["student_clean_accuracy"]),
+        "steps": len(trained.steps),
+        "seconds": round(trained.seconds, 1),
+        "provenance": provenance(config.device),
+    }
+    for name in (
+        "recovery_all",
+        "recovery_wrong",
+        "confirmed_wrong",
+        "gate_right",
+        "gate_wrong",
+        "teacher_test_accuracy",
+    ):
+        if name in last:
+            result[f"last_{name}"] = float(last[name])
+    return result
+
+
+def command(config: Config, processes: int = 1) -> str:
+    """The papermill command that makes this run, with so many processes."""
+    shown = ["dataset", "noise_type", "noise", "method", "k", "seed", "preset"]
+    if config.noise_type in ("human", "real"):
+        shown = [name for name in shown if name != "noise"]
+    # The notebook of Clothing1M has no other data set.
+    needed = [n for n in shown if n not in ("dataset", "noise_type")] if config.dataset == "clothing1m" else shown
+    text = [f"-p {name} {getattr(config, name)}" for name in needed]
+    given = {name: getattr(config, name) for name in [*shown, "human_labels", "human_key", "device"]}
+    usual = make_config(**given, device_here=False)
+    changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n != "device"}
+    changed |= {n: "all" for n in ("n_clean", "n_noisy") if n in changed and changed[n] is None}
+    if "epochs" in changed:
+        text.append(f"-p epochs {changed.pop('epochs')}")
+    if processes > 1:
+        text.append(f"-p processes {processes}")
+    if config.noise_type == "human":
+        text.append(f"-p human_labels FILE.npz -p human_key {config.human_key}")
+    if changed:
+        text.append(f"-y '{json.dumps({'options': changed})}'")
+    notebook = "11_clothing1m" if config.dataset == "clothing1m" else "03_cifar"
+    return " ".join([f"papermill notebooks/{notebook}.ipynb out.ipynb", *text])
+
+
+def _with(trained: Trained, weights: dict[str, torch.Tensor]) -> Classifier:
+    # Only the stored copy is the best epoch's; the training state has been checkpointed already.
+    trained.method.student.load_state_dict(weights)
+    return trained.method.student

@@ -1,0 +1,230 @@
+"""The paper's numbers, and tables of runs beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..training.config import Config
+from ..training.run_digest import K_METHODS
+from .runs import Run
+
+# Table 1, test accuracy in percent: (mean, standard deviation over 5 seeds or None).
+TABLE_1_COLUMNS = [
+    ("cifar10", "symmetric", 0.2), ("cifar10", "symmetric", 0.5), ("cifar10", "symmetric", 0.8),
+    ("cifar10", "symmetric", 0.9), ("cifar10", "asymmetric", 0.4), ("cifar100", "symmetric", 0.2),
+    ("cifar100", "symmetric", 0.5), ("cifar100", "symmetric", 0.8), ("cifar100", "symmetric", 0.9),
+]  # fmt: skip
+
+
+_ROWS: dict[str, list[float | tuple[float, float] | None]] = {
+    "cross_entropy": [86.8, 79.4, 62.9, 42.7, 83.2, 62.0, 46.7, 19.9, 10.1],
+    "mwnet": [89.76, None, 56.56, None, 88.69, 66.73, None, 19.04, None],
+    "mlnt": [92.9, 88.8, 76.1, 58.3, 88.6, 67.7, 58.0, 40.1, 14.3],
+    "mlc": [92.6, 88.1, 77.4, 67.9, None, 66.5, 52.4, 18.9, 14.2],
+    "mslc": [93.4, 89.9, 69.8, 56.1, 91.6, 72.5, 65.4, 24.3, 16.7],
+    "fasten": [91.94, 90.07, 86.78, 79.52, 90.43, 68.75, 63.82, 55.22, None],
+    "emlc k=1": [
+        (91.8, 0.51), (91.16, 0.25), (90.95, 0.24), (90.71, 0.07), (91.81, 0.05),
+        (72.48, 0.44), (67.08, 0.35), (60.37, 0.31), (54.04, 0.57),
+    ],
+    "emlc k=5": [
+        (93.53, 0.21), (92.63, 0.05), (89.89, 0.07), (89.57, 0.30), (91.82, 0.19),
+        (73.05, 0.20), (68.61, 0.34), (60.51, 0.19), (52.49, 0.18),
+    ],
+}  # fmt: skip
+
+
+# Table 2, Clothing1M: the paper's name, this project's or "", whether it uses clean labels, test accuracy, %.
+_TABLE_2: list[tuple[str, str, bool, float]] = [
+    ("Cross-entropy", "cross_entropy", False, 69.21), ("Joint-Optim", "", False, 72.16),
+    ("P-correction", "", False, 73.49), ("C2D", "", False, 74.30), ("DivideMix", "", False, 74.76),
+    ("ELR+", "", False, 74.81), ("AugDesc", "", False, 75.11), ("SANM", "", False, 75.63),
+    ("Meta Cleaner", "", True, 72.50), ("Meta-Learning", "mlnt", True, 73.47), ("MW-Net", "mwnet", True, 73.72),
+    ("FaMUS", "", True, 74.40), ("MLC", "mlc", True, 75.78), ("MSLG", "", True, 76.02),
+    ("Self Learning", "", True, 76.44), ("FasTEN", "fasten", True, 77.83),
+    ("EMLC (k = 1)", "emlc k=1", True, 79.35), ("EMLC (k = 5)", "emlc k=5", True, 78.16),
+]  # fmt: skip
+
+
+# Kinds of noise that have a rate.
+RATED = ("symmetric", "asymmetric")
+
+
+def table_2() -> pd.DataFrame:
+    """The paper's Table 2, test accuracy in percent on Clothing1M; ``name`` is that of a method here, or empty."""
+    return pd.DataFrame(_TABLE_2, columns=["method", "name", "clean labels", "test accuracy"])
+
+
+def paper_accuracy(config: Config) -> tuple[float, float | None] | None:
+    """Table 1's or 2's (mean, standard deviation or None) in percent for this setting; None if not in them."""
+    return _in_paper(config.method, config.k, (config.dataset, config.noise_type, config.noise))
+
+
+def run_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row per run: setting, results (accuracies, recovery and gate in [0, 1]), and where they come from.
+
+    This is what is committed as CSV beside a figure.
+    """
+    rows = []
+    for run in runs:
+        config, result, source = run.config, run.result, run.result["provenance"]
+        names = ["dataset", "preset", "noise_type", "noise", "method", "k", "seed"]
+        row = {name: getattr(config, name) for name in names} | {"digest": run.digest}
+        names = ["test_accuracy", "best_epoch", "last_test_accuracy", "last_teacher_test_accuracy"]
+        names += ["last_recovery_all", "last_recovery_wrong", "last_confirmed_wrong"]
+        names += ["last_gate_right", "last_gate_wrong", "wrong_share"]
+        row |= {name: result.get(name, float("nan")) for name in names}
+        row |= {"steps": result["steps"], "seconds": result["seconds"], "threads": source["hardware"]["threads"]}
+        row["hardware"] = source["hardware"].get("gpu") or source["hardware"]["processor"]
+        row |= {name: source["versions"][name] for name in ("torch", "python")} | {"command": result["command"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
+    """One row per setting: n seeds, mean and standard deviation (n - 1) of the test accuracy in percent.
+
+    Both the paper's rule (best clean-set epoch) and the last epoch are there, the teacher's accuracy and the
+    label recovery at the last epoch and, where Table 1 or 2 has the setting, the paper's number; whether the two
+    compare is ``comparable``: only the paper preset does. Where some runs differ from their preset in further
+    parameters, these are in a column ``options``, and such runs have rows of their own.
+
+    Args:
+        runs: finished runs, or the :func:`run_table` of some.
+
+    Raises:
+        ValueError: two runs of the same setting and seed.
+    """
+    table = runs if isinstance(runs, pd.DataFrame) else run_table(runs)
+    if table.empty:
+        return pd.DataFrame()
+    k = np.where(table["method"].isin(K_METHODS), " k=" + table["k"].astype(str), "")
+    labelled = table.assign(
+        noise=[
+            noise_label(row.noise_type, row.noise, _told(row.command, "human_key")) for row in table.itertuples()
+        ],
+        method=table["method"] + k,
+        options=[_options(command) for command in table["command"]],
+        paper=[
+            (_in_paper(row.method, row.k, (row.dataset, row.noise_type, row.noise)) or [np.nan])[0]
+            for row in table.itertuples()
+        ],
+    )
+    setting = ["dataset", "preset", "noise", "method", "options"]
+    _one_run_a_seed(labelled, setting)
+    percent = ["test_accuracy", "last_test_accuracy", "last_teacher_test_accuracy", "last_recovery_all"]
+    labelled[percent] *= 100
+    result = labelled.groupby(setting, sort=False).agg(
+        n=("test_accuracy", "size"),
+        mean=("test_accuracy", "mean"),
+        std=("test_accuracy", "std"),
+        last_mean=("last_test_accuracy", "mean"),
+        last_std=("last_test_accuracy", "std"),
+        teacher=("last_teacher_test_accuracy", "mean"),
+        recovery=("last_recovery_all", "mean"),
+        seconds=("seconds", "mean"),
+        paper=("paper", "first"),
+    )
+    result = result.round(2).reset_index()
+    result["comparable"] = (result["preset"] == "paper") & (result["options"] == "")
+    return result if result["options"].any() else result.drop(columns="options")
+
+
+def caption(table: pd.DataFrame) -> str:
+    """What a figure of these runs must say of them: data, noise, preset, seeds, hardware and torch's version.
+
+    Args:
+        table: :func:`run_table`, whole or with further columns. Noise is left out where runs differ in it.
+    """
+    first = table.iloc[0]
+    parts = [first["dataset"]]
+    if len(table[["noise_type", "noise"]].drop_duplicates()) == 1:
+        rate = f"{100 * first['noise']:g} % " if first["noise_type"] in RATED else ""
+        parts.append(f"{rate}{first['noise_type']} noise")
+    by = [column for column in ("name", "method", "k", "noise_type", "noise") if column in table]
+    counts = table.groupby(by)["seed"].nunique()
+    low, high = counts.min(), counts.max()
+    parts += [f"preset {first['preset']}", f"{low} to {high} seeds" if low < high else f"seeds: {low}"]
+    return ", ".join(parts) + f"; {first['hardware']}, torch {first['torch']}"
+
+
+def concatenated(tables: Mapping[object, pd.DataFrame], key: str) -> pd.DataFrame:
+    """The tables below each other, their names in a column ``key`` in front."""
+    return pd.concat(tables, names=[key]).reset_index(key).reset_index(drop=True)
+
+
+def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "clean_only")) -> pd.DataFrame:
+    """EMLC at the better of its k, as the paper reports it, against baselines, per noise setting.
+
+    Args:
+        table: :func:`run_table` with EMLC, the baselines and the same seeds for all. Clean-only training does
+            not see the noise; its runs serve every setting.
+
+    Raises:
+        ValueError: two runs of the same method, k, noise and seed, which differ in something else.
+
+    Returns:
+        One row per noise setting: ``emlc`` (mean test accuracy, percent), ``k``, and per baseline ``minus``
+        (mean difference over seeds, in points), ``error`` (its standard error over seeds, which pairs runs on the
+        same split) and ``clear`` (whether 0 is outside its 95 % confidence interval by Student's t).
+    """
+    rows = []
+    _one_run_a_seed(table, ["method", "k", "noise_type", "noise"])
+    emlc = table[table["method"] == "emlc"]
+    for (kind, noise), part in emlc.groupby(["noise_type", "noise"], sort=False):
+        k = part.groupby("k")["test_accuracy"].mean().idxmax()
+        best = 100 * part[part["k"] == k].set_index("seed")["test_accuracy"]
+        row = {"noise_type": kind, "noise": noise, "emlc": best.mean(), "k": k}
+        for name in baselines:
+            other = table[table["method"] == name]
+            if name != "clean_only":
+                other = other[(other["noise_type"] == kind) & (other["noise"] == noise)]
+            difference = (best - 100 * other.set_index("seed")["test_accuracy"]).dropna()
+            mean, error = difference.mean(), difference.sem()  # NaN for one seed, which is never clear
+            clear = bool(abs(mean) > stats.t.ppf(0.975, len(difference) - 1) * error)
+            row |= {f"minus {name}": mean, f"error {name}": error, f"clear {name}": clear}
+        rows.append(row)
+    return pd.DataFrame(rows).round(2)
+
+
+def noise_label(kind: str, rate: float, key: str = "") -> str:
+    """E.g. ``symmetric 0.9``; human labels have their ``key`` in place of a rate, real noise has neither."""
+    return f"{kind} {rate:g}" if kind in RATED else f"{kind} {key}".strip()
+
+
+def _told(command: str, name: str) -> str:
+    """The value of a parameter in a run's command, or nothing."""
+    found = re.search(rf"-p {name} (\S+)", command)
+    return found.group(1) if found else ""
+
+
+def _options(command: str) -> str:
+    """What a run's command changes in its preset: epochs, processes, and what is under ``options``."""
+    parts = [f"{name} {_told(command, name)}" for name in ("epochs", "processes") if _told(command, name)]
+    more = re.search(r"-y '(.*)'$", command)
+    if more:
+        parts += [f"{name} {value}" for name, value in json.loads(more.group(1))["options"].items()]
+    return ", ".join(parts)
+
+
+def _one_run_a_seed(table: pd.DataFrame, setting: list[str]) -> None:
+    twice = table[table.duplicated([*setting, "seed"])]
+    if len(twice):
+        what = ", ".join(f"{name} {twice.iloc[0][name]}" for name in [*setting, "seed"])
+        raise ValueError(f"runs: two of them are of {what}; choose runs that differ in their seed alone")
+
+
+def _in_paper(method: str, k: int, column: tuple[str, str, float]) -> tuple[float, float | None] | None:
+    row = f"emlc k={k}" if method == "emlc" else method
+    if column[0] == "clothing1m":
+        return next(((value, None) for _, name, _, value in _TABLE_2 if name == row), None)
+    if row not in _ROWS or column not in TABLE_1_COLUMNS:
+        return None
+    value = _ROWS[row][TABLE_1_COLUMNS.index(column)]
+    return value if isinstance(value, tuple) or value is None else (value, None)

@@ -1,0 +1,112 @@
+"""Student classifiers and the teacher of Figure 3.
+
+Models are built without touching the global random state: weights come from the generator that is passed.
+"""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.resnet import BasicBlock, conv1x1
+
+from ..core.teacher import Classifier, initialise
+
+
+class NarrowResNet(nn.Sequential):
+    """A CIFAR ResNet of four basic blocks, for CPUs: 3x3 stem, then one block per width, global pooling."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...] = (16, 32, 64, 64)):
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels, widths[0], 3, padding=1, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        ]
+        previous = widths[0]
+        for i, width in enumerate(widths):
+            stride = 1 if i == 0 else 2
+            shortcut = None
+            if stride != 1 or previous != width:
+                shortcut = nn.Sequential(conv1x1(previous, width, stride), nn.BatchNorm2d(width))
+            layers.append(BasicBlock(previous, width, stride, shortcut))
+            previous = width
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class SmallCNN(nn.Sequential):
+    """Two convolutions with batch norm and one hidden linear layer, for 8x8 digits."""
+
+    def __init__(self, channels: int, width: int = 16, dim: int = 64):
+        super().__init__(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(2 * width * 16, dim),
+            nn.ReLU(),
+        )
+
+
+def _torchvision_resnet(name: str, channels: int) -> tuple[nn.Module, int]:
+    net = getattr(torchvision.models, name)(weights=None)
+    # The CIFAR stem: a 3x3 convolution and no pooling, since 32x32 images cannot afford a stride of 4.
+    net.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    net.maxpool = nn.Identity()
+    dim = net.fc.in_features
+    net.fc = nn.Identity()
+    return net, dim
+
+
+def _imagenet_resnet50(channels: int) -> tuple[nn.Module, int]:
+    if channels != 3:
+        raise ValueError(f"model: resnet50_imagenet is for colour images, not for {channels} channel")
+    net = torchvision.models.resnet50(weights=None)
+    dim = net.fc.in_features
+    net.fc = nn.Identity()
+    return net, dim
+
+
+def build_classifier(name: str, n_classes: int, channels: int, generator: torch.Generator) -> Classifier:
+    """A freshly initialised classifier on the CPU.
+
+    Args:
+        name: ``small_cnn``, ``resnet_narrow``, ``resnet34`` or ``resnet50``; or ``resnet50_imagenet``, with the
+            stem for images of 224 pixels.
+        n_classes: C.
+        channels: 3 for colour, 1 for grey images.
+        generator: a CPU generator; the weights are a function of its state.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    with torch.device("meta"):  # torch's own initialisation would draw from the global generator
+        model = Classifier(*_features(name, channels), n_classes)
+    return initialise(model, generator)
+
+
+def build_features(name: str, channels: int, generator: torch.Generator) -> tuple[nn.Module, int]:
+    """A classifier's freshly initialised feature extractor alone, and the size of its embeddings.
+
+    Arguments and errors as in :func:`build_classifier`.
+    """
+    with torch.device("meta"):
+        features, dim = _features(name, channels)
+    return initialise(features, generator), dim
+
+
+def _features(name: str, channels: int) -> tuple[nn.Module, int]:
+    if name == "small_cnn":
+        return SmallCNN(channels), 64
+    if name == "resnet_narrow":
+        return NarrowResNet(channels), 64
+    if name in ("resnet34", "resnet50"):
+        return _torchvision_resnet(name, channels)
+    if name == "resnet50_imagenet":
+        return _imagenet_resnet50(channels)
+    raise ValueError(
+        f"model: {name!r} is not one of small_cnn, resnet_narrow, resnet34, resnet50, resnet50_imagenet"
+    )

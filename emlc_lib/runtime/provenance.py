@@ -1,0 +1,34 @@
+"""Where a number comes from: hardware, versions and the number of processes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .parallel import own_share
+
+
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """Hardware, versions and the number of processes, without any path or host name."""
+    names = ("emlc-lib", "torch", "torchvision", "numpy", "scikit-learn")
+    hardware = {"machine": platform.machine(), "processor": _processor(), "threads": torch.get_num_threads()}
+    if torch.device(device).type == "cuda":
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+    versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    return {"hardware": hardware, "processes": own_share().world, "os": sys.platform, "versions": versions}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
+    except OSError:
+        pass
+    return f"{platform.processor() or 'unknown'}, {os.cpu_count()} cores"

@@ -1,0 +1,80 @@
+"""A trained teacher's verdict on given labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..core.teacher import Classifier, Teacher
+from ..data.augment import normalise
+from ..data.experiment_data import Constants, Scale, on_device
+from ..runtime.execution import matmul_precision
+from .evaluation import EVALUATION_BATCH, predict
+
+
+@torch.no_grad()
+@matmul_precision("float32")
+def soft_labels(teacher: Teacher, pixels: Tensor, given: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor]:
+    """A teacher's corrected labels (eq. 6) without augmentation, in evaluation mode.
+
+    Args:
+        teacher: on the device of ``scale``.
+        pixels: (n, channels, h, h) uint8. given: (n,) int64.
+        scale: has the mean and the standard deviation by which images are standardised.
+
+    Returns:
+        (n, C) corrected labels, (n,) gates, (n, C) the teacher's own probabilities; float64, on the CPU.
+    """
+    parts = []
+    for x, y in zip(pixels.split(EVALUATION_BATCH), given.split(EVALUATION_BATCH), strict=True):
+        device = scale.mean.device
+        output = teacher(normalise(x.to(device), scale.mean, scale.std), y.to(device))
+        # Again in 64 bits, in which sure labels still differ from each other.
+        w, p = output.gate_logits.double().sigmoid()[:, None], output.logits.double().softmax(1)
+        one_hot = torch.nn.functional.one_hot(output.given, p.shape[1])
+        parts.append((w * one_hot + (1 - w) * p, w[:, 0], p))
+    return tuple(torch.cat(values).cpu() for values in zip(*parts, strict=True))
+
+
+def corrections(
+    student: Classifier, teacher: Teacher, pixels: Tensor, given: Tensor, constants: Constants, device: str
+) -> dict[str, Tensor]:
+    """What trained networks, in evaluation mode, make of given labels: the teacher corrects, both rank.
+
+    The rank is not that of the corrected probability, which holds the gate: on human labels the mean of what
+    student and teacher give to the label finds more of the wrong ones (``10_your_data``).
+
+    Args:
+        student, teacher: on ``device``.
+        pixels: (n, channels, h, h) uint8. given: (n,) int64.
+        constants: mean and standard deviation by which images are standardised.
+
+    Returns:
+        By name, (n,) on the CPU: ``given`` and ``corrected`` class, its ``probability``, the ``gate``, and the
+        ``rank`` of suspicion from 1: the order of the mean of the student's and the teacher's own probabilities of
+        the given label, least first.
+    """
+    scale = on_device(constants, device)
+    soft, gate, by_teacher = soft_labels(teacher, pixels, given, scale)
+    parts = [predict(student, part.to(device), scale).cpu() for part in pixels.split(EVALUATION_BATCH)]
+    by_both = torch.cat(parts).double().softmax(1) + by_teacher
+    probability, corrected = soft.max(1)
+    order = by_both.gather(1, given[:, None])[:, 0].argsort(stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(1, len(order) + 1)
+    return {"given": given, "corrected": corrected, "probability": probability, "gate": gate, "rank": rank}
+
+
+def correction_frame(
+    names: list[int] | list[str], classes: np.ndarray, correction: dict[str, Tensor]
+) -> pd.DataFrame:
+    """:func:`corrections` as a table; see :meth:`emlc_lib.estimator.estimator.EMLCClassifier.correct_labels`."""
+    values = {name: value.numpy() for name, value in correction.items()}
+    columns = {
+        "path" if isinstance(names[0], str) else "index": names,
+        "given_label": classes[values["given"]],
+        "corrected_label": classes[values["corrected"]],
+    }
+    return pd.DataFrame(columns | {name: values[name] for name in ("probability", "gate", "rank")})
