@@ -125,7 +125,8 @@ class TapedForward:
     def dual(self, params: dict[str, Tensor], x: Tensor, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The training-mode output at any parameters, and its tangent, layer by layer: nothing is held.
 
-        Meant for a model that keeps no running statistics (:func:`~emlc_lib.core.meta_gradient.batch_statistics_only`).
+        Meant for a model that keeps no running statistics
+        (:func:`~emlc_lib.core.meta_gradient.batch_statistics_only`).
 
         Args:
             params, direction: by name. x: the batch.

@@ -6,6 +6,8 @@ import torch
 from ..core import noise
 from .datasets import ImageSet, NORMALISATION, load_dataset
 from .experiment_data import ExperimentData
+from .label_sources import read_human_labels
+from .look_alikes import successor_classes
 from .splits import split_as_released, split_clean_noisy
 from ..runtime.randomness import Stream, numpy_generator
 from ..training.config import Config
@@ -23,7 +25,7 @@ def prepare(config: Config, images: ImageSet | None = None) -> ExperimentData:
         return prepare_clothing1m(config)
     human = None
     if config.noise_type == "human":  # before what may be a long download
-        human = noise.read_human_labels(config.human_labels, config.human_key)
+        human = read_human_labels(config.human_labels, config.human_key)
     images = images or load_dataset(config.dataset)
     n_classes = len(images.classes)
     split_rng, noise_rng = (numpy_generator(config.seed, s) for s in (Stream.SPLIT, Stream.NOISE))
@@ -42,7 +44,7 @@ def prepare(config: Config, images: ImageSet | None = None) -> ExperimentData:
         if config.asymmetric_map == "random":
             successor = noise.random_successors(n_classes, numpy_generator(config.seed, Stream.FLIP_MAP))
         else:
-            successor = noise.successor_classes(config.dataset, images.classes)
+            successor = successor_classes(config.dataset, images.classes)
         corruption = noise.asymmetric_noise(true, n_classes, config.noise, noise_rng, successor)
     else:
         whole = noise.human_noise(images.train_labels, n_classes, human)

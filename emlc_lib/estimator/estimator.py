@@ -41,8 +41,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         model: ``small_cnn`` (about 8x8 pixels), ``resnet_narrow`` (for CPUs), ``resnet34``, ``resnet50`` (about
-            32x32), ``torchvision:NAME`` with NAME one of :data:`emlc_lib.estimator.features.TORCHVISION` (about 224x224);
-            ``auto`` is ``small_cnn`` up to 12 pixels, else ``resnet_narrow``.
+            32x32), ``torchvision:NAME`` with NAME one of :data:`emlc_lib.estimator.features.TORCHVISION` (about
+            224x224); ``auto`` is ``small_cnn`` up to 12 pixels, else ``resnet_narrow``.
         start: the first weights of the feature extractors. ``random``; ``pretrain``: SimCLR on the images of both
             sets, without labels; ``shipped``: SimCLR weights of the narrow ResNet that come with this package;
             ``published``: torchvision's, downloaded on first use; or the path of a safetensors file that
@@ -127,7 +127,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             noisy: ``(images, labels)`` arrays, a torch ``Dataset`` of (image, label), the path of a folder with a
-                subfolder per class, or :class:`emlc_lib.estimator.images.Images`; see :func:`emlc_lib.estimator.sources.as_images`.
+                subfolder per class, or :class:`emlc_lib.estimator.images.Images`; see
+                :func:`emlc_lib.estimator.sources.as_images`.
             clean: the same, with verified labels, at least one of every class. If the noisy images are files, also
                 the path of a CSV file of path,label. Files that are in both sets are taken out of the noisy one;
                 for other equal images there is one UserWarning, and they stay.

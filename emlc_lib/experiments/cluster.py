@@ -4,8 +4,9 @@ One job is one run, all jobs are one array. The folder of runs, the data root an
 system that all machines share. Finished runs are left out. A job that is preempted, or comes to its time limit, is
 queued again and goes on from the last epoch's checkpoint; so the limit must be longer than an epoch.
 
-Two processes at the same run wait for each other by a file lock, as everywhere (:func:`emlc_lib.experiments.runs.run`). Not
-every network file system has such locks, so do not submit a list of runs again while its jobs are still there.
+Two processes at the same run wait for each other by a file lock, as everywhere
+(:func:`emlc_lib.experiments.runs.run`). Not every network file system has such locks, so do not submit a list of
+runs again while its jobs are still there.
 """
 
 from __future__ import annotations

@@ -43,8 +43,9 @@ def provide(
 ) -> Path:
     """The file of weights that ``start="simclr"`` takes where none is named; pretrained here if it is not there.
 
-    The pretraining is :func:`emlc_lib.networks.simclr.make_pretrain_config`'s for this data set and model, with seed 0. It
-    is announced on stderr with its time, and where it was interrupted it goes on from the last epoch's checkpoint.
+    The pretraining is :func:`emlc_lib.networks.simclr.make_pretrain_config`'s for this data set and model, with
+    seed 0. It is announced on stderr with its time, and where it was interrupted it goes on from the last epoch's
+    checkpoint.
     Of several processes one pretrains, and the others wait for it.
 
     Args:
@@ -84,7 +85,8 @@ def _pretrain_and_store(config: PretrainConfig, images: ImageSet, folder: Path, 
 
 
 def expected_seconds(dataset: str, model: str, device: str) -> float:
-    """About how long :func:`provide` pretrains, from a few steps; :func:`emlc_lib.networks.simclr.estimate_seconds`."""
+    """About how long :func:`provide` pretrains, from a few steps;
+    :func:`emlc_lib.networks.simclr.estimate_seconds`."""
     config = make_pretrain_config(dataset=dataset, model=model, device=device)
     return estimate_seconds(config, load_dataset(dataset).train_images)
 
@@ -134,7 +136,8 @@ def obtain(
 
 
 def untrained(config: PretrainConfig, channels: int):
-    """The feature extractor that :func:`emlc_lib.networks.simclr.pretrain` begins with, and the size of its embeddings."""
+    """The feature extractor that :func:`emlc_lib.networks.simclr.pretrain` begins with, and the size of its
+    embeddings."""
     return build_features(config.model, channels, torch_generator(config.seed, Stream.PRETRAIN_WEIGHTS))
 
 

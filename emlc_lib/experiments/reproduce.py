@@ -1,4 +1,5 @@
-"""Runs every notebook headless on the embedded digits: ``python -m emlc_lib.experiments.reproduce`` (``make reproduce``).
+"""Runs every notebook headless on the embedded digits: ``python -m emlc_lib.experiments.reproduce`` (``make
+reproduce``).
 
 Executed notebooks, figures and runs go to ``build/reproduce/`` of the repository, which is emptied first.
 """

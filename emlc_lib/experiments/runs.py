@@ -95,8 +95,8 @@ def run(
         root: the folder of runs; None takes :func:`emlc_lib.runtime.places.runs_root`.
         show: whether to say what will be trained and about how long that takes, and to show progress, on stderr.
         processes: how many are started on this machine to train together, each with its share of every batch and,
-            on CUDA, a GPU of its own; see :mod:`emlc_lib.runtime.parallel`. Each prepares the data itself. The run that
-            is read back may have been made with another number; its provenance says with which.
+            on CUDA, a GPU of its own; see :mod:`emlc_lib.runtime.parallel`. Each prepares the data itself. The run
+            that is read back may have been made with another number; its provenance says with which.
 
     Raises:
         ConfigError: so many processes cannot train this configuration together, or SimCLR weights must be

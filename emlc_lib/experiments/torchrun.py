@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from torch.distributed.elastic.multiprocessing.errors import record
+
 from ..runtime.parallel import group, own_share
 from ..runtime.parameters import ConfigError, checked
 from ..training.config import Config

@@ -139,6 +139,6 @@ class Method(ABC):
 
         Returns:
             Detached tensors to log: scalars by name, a loss by one that ends as :data:`LOSSES` says, and, under
-            ``correction``, what :func:`emlc_lib.core.metrics.correction_counts` returns. No entry may force a device
-            synchronisation.
+            ``correction``, what :func:`emlc_lib.core.metrics.correction_counts` returns. No entry may force a
+            device synchronisation.
         """

@@ -11,7 +11,7 @@ from ..runtime.checkpoint import tensors_digest
 from ..runtime.places import weights_root
 
 # Feature extractors that this project pretrained itself, each with its card (a JSON file of the same name).
-SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 def start_weights_file(
@@ -20,7 +20,8 @@ def start_weights_file(
     """The file of self-supervised weights for this data set and model.
 
     The named one, else the one that comes with the package, else the one in ``folder``, where it may be yet to be
-    pretrained (:func:`emlc_lib.experiments.pretraining.provide`); None takes :func:`emlc_lib.runtime.places.weights_root`.
+    pretrained (:func:`emlc_lib.experiments.pretraining.provide`); None takes
+    :func:`emlc_lib.runtime.places.weights_root`.
     """
     if named:
         return Path(named)

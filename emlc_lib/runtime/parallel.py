@@ -1,8 +1,8 @@
 r"""Several processes, on one machine or on several, that train one model together.
 
 ``torchrun`` starts the same program W times. Every process holds both networks and trains on its share, a W-th,
-of every batch (:class:`emlc_lib.data.batches.Batches`). Where one process takes a mean over a batch, the means over the
-equal shares are averaged by an all-reduce:
+of every batch (:class:`emlc_lib.data.batches.Batches`). Where one process takes a mean over a batch, the means
+over the equal shares are averaged by an all-reduce:
 
 * the student's gradient: once a step;
 * g_w, the gradient of the clean loss (eq. 5): once per teacher update, *before* forward mode, since every

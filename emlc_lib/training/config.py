@@ -40,7 +40,8 @@ STORED = {"stored": True}
 
 
 class Config(Parameters):
-    """Everything a run depends on. Defaults that differ between presets are in :data:`emlc_lib.training.presets.PRESETS`.
+    """Everything a run depends on. Defaults that differ between presets are in
+    :data:`emlc_lib.training.presets.PRESETS`.
 
     Numbers without a unit in their description are dimensionless.
     """
@@ -272,8 +273,8 @@ class Config(Parameters):
     def awaits_weights(self) -> bool:
         """Whether the SimCLR weights that it starts from are yet to be pretrained.
 
-        :func:`emlc_lib.run` and :func:`emlc_lib.experiments.sweep.sweep` do so first. Digest and name of the run are made of
-        their content, too; until then both are provisional, and the name has ``unpretrained`` in it.
+        :func:`emlc_lib.run` and :func:`emlc_lib.experiments.sweep.sweep` do so first. Digest and name of the run
+        are made of their content, too; until then both are provisional, and the name has ``unpretrained`` in it.
         """
         return self.start == "simclr" and are_awaited(self.dataset, self.model, self.start_weights)
 

@@ -14,7 +14,8 @@ def look_ahead_errors(errors: pd.DataFrame) -> Figure:
     """Relative error and cosine of k-step weights to the exact meta-gradient, over k.
 
     Args:
-        errors: what :func:`emlc_lib.experiments.toy_problem.compare_weights` returns; lines are means over seeds, bands
+        errors: what :func:`emlc_lib.experiments.toy_problem.compare_weights` returns; lines are means over seeds,
+        bands
             their range.
     """
     momenta, lrs = sorted(errors["momentum"].unique()), sorted(errors["lr"].unique())

@@ -1,6 +1,7 @@
 """The paper's Figures 1, 4, 5 and 6, drawn anew, and the effect of single options.
 
-The ``caption`` of each is written above it: :func:`emlc_lib.experiments.tables.caption` says at what scale it was made.
+The ``caption`` of each is written above it: :func:`emlc_lib.experiments.tables.caption` says at what scale it was
+made.
 """
 
 from __future__ import annotations

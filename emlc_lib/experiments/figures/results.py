@@ -13,7 +13,8 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
     """Mean test accuracy with the standard deviation over seeds, by method, over the noise settings.
 
     Args:
-        table: :func:`emlc_lib.experiments.tables.run_table`. Training on clean labels alone does not see the noise and is
+        table: :func:`emlc_lib.experiments.tables.run_table`. Training on clean labels alone does not see the noise
+        and is
             drawn as a line across.
     """
     settings = table[table["method"] != "clean_only"][["noise_type", "noise"]].drop_duplicates()
