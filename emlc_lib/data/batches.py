@@ -15,7 +15,7 @@ from ..runtime.parallel import own_share
 from ..runtime.parameters import ConfigError
 from ..runtime.randomness import Share, Stream, torch_generator
 from ..runtime.schedules import steps_by
-from ..training.config import Config
+from .parameters import DataParameters
 
 
 class NoisyBatch(NamedTuple):
@@ -54,7 +54,7 @@ class Batches:
         ConfigError: (when drawing) a batch cannot be divided equally among the processes.
     """
 
-    def __init__(self, config: Config, data: ExperimentData, share: Share | None = None):
+    def __init__(self, config: DataParameters, data: ExperimentData, share: Share | None = None):
         self.config, self.data = config, data
         self.share = own_share() if share is None else share
         self._order = lru_cache(maxsize=4)(self._permutation)

@@ -10,10 +10,10 @@ from .label_sources import read_human_labels
 from .look_alikes import successor_classes
 from .splits import split_as_released, split_clean_noisy
 from ..runtime.randomness import Stream, numpy_generator
-from ..training.config import Config
+from .parameters import DataParameters
 
 
-def prepare(config: Config, images: ImageSet | None = None) -> ExperimentData:
+def prepare(config: DataParameters, images: ImageSet | None = None) -> ExperimentData:
     """Loads, splits and corrupts the data of a run, and moves it to the run's device.
 
     Split and corruption are functions of ``config.seed`` and of the noise parameters alone: every method, k

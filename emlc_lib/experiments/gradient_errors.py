@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pandas as pd
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.meta_gradient import clean_gradient, exact_vectors, k_step_vectors, lookahead_weights, surrogate
@@ -14,7 +15,12 @@ from ..runtime.execution import at_own_precision
 from ..runtime.progress import progress
 from ..training.config import Config
 from ..training.start import initial_networks
-from .toy_problem import gradient_vector
+
+
+def gradient_vector(scalar: Tensor, model: nn.Module) -> Tensor:
+    """The gradient of a scalar with respect to all parameters of a model, as one vector."""
+    grads = torch.autograd.grad(scalar, list(model.parameters()), retain_graph=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in grads])
 
 
 def gradient_errors_of(approximate: Tensor, exact: Tensor) -> dict[str, float]:

@@ -10,18 +10,14 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
+from ..methods import METHODS
 from ..runtime.parameters import ConfigError, Parameters
 from ..training.config import Config
-from ..training.run_digest import K_METHODS
 from .runs import state
 from .sweep import grid
 from .tables import TABLE_1_COLUMNS, noise_label
 
 TABLE_1_DATASETS = tuple(dict.fromkeys(dataset for dataset, _, _ in TABLE_1_COLUMNS))
-
-
-# Besides EMLC; clean_only is not in the table, but what clean labels alone are worth.
-TABLE_1_OTHERS = ("mlc", "mslc", "mwnet", "mlnt", "fasten", "cross_entropy", "clean_only")
 
 
 class Resources(Parameters):
@@ -60,7 +56,7 @@ def table_1(seeds: int = 5, datasets: Sequence[str] = TABLE_1_DATASETS, **common
     configs = []
     for dataset in dict.fromkeys(datasets):
         noises = [f"{kind}:{rate}" for name, kind, rate in TABLE_1_COLUMNS if name == dataset]
-        for methods, ks in ((["emlc"], [1, 5]), (TABLE_1_OTHERS, [1])):
+        for methods, ks in ((["emlc"], [1, 5]), ([name for name in METHODS if name != "emlc"], [1])):
             configs += grid(noises, methods, ks, range(seeds), dataset=dataset, **common)
     return sorted(configs, key=lambda config: config.seed)
 
@@ -78,7 +74,7 @@ def job_table(configs: Sequence[Config], resources: Resources, root: str | Path 
                 "state": state(config, root),
                 "dataset": config.dataset,
                 "noise": "any" if clean_only else noise_label(config.noise_type, config.noise),
-                "method": config.method + (f" k={config.k}" if config.method in K_METHODS else ""),
+                "method": config.method + (f" k={config.k}" if METHODS[config.method].looks_ahead else ""),
                 "seed": config.seed,
                 "gpus": resources.gpus,
                 "cpus": resources.cpus,

@@ -12,11 +12,11 @@ from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from ..methods import METHODS
 from ..runtime.parameters import ConfigError, refuse_unknown
 from ..runtime.places import REPOSITORY
 from ..runtime.provenance import provenance
 from ..training.config import Config
-from ..training.run_digest import K_METHODS
 from .runs import is_finished
 
 
@@ -43,7 +43,7 @@ def check_parameters(known: Iterable[str]) -> None:
 def describe(config: Config) -> str:
     """One paragraph: what will run, at which preset, on which device."""
     noise = {"human": config.human_key, "real": "as crawled"}.get(config.noise_type, f"{config.noise:g}")
-    k = f" with k = {config.k}" if config.method in K_METHODS else ""
+    k = f" with k = {config.k}" if METHODS[config.method].looks_ahead else ""
     where = provenance(config.device)["hardware"]
     start = {"simclr": "SimCLR weights", "imagenet": "ImageNet weights"}.get(config.start, "random weights")
     start += ", to be pretrained first" if config.awaits_weights else ""

@@ -14,6 +14,7 @@ import torch
 from ..core.teacher import Classifier, Teacher, build_teacher
 from ..data.experiment_data import ExperimentData
 from ..data.prepare import prepare
+from ..methods import METHODS
 from ..networks.backbones import build_classifier
 from ..runtime.checkpoint import CheckpointError, load_weights, save_weights, write_atomically, write_json
 from ..runtime.locks import alone
@@ -23,10 +24,11 @@ from ..runtime.places import data_root, runs_root
 from ..runtime.progress import duration, say
 from ..runtime.provenance import provenance
 from ..runtime.randomness import Stream, torch_generator
-from ..training.config import STORED, Config
+from ..training.config import Config, from_values
 from ..training.evaluation import best_epoch
 from ..training.presets import make_config
 from ..training.processes import check_processes
+from ..training.run_digest import SCHEMA, of_first_schema
 from ..training.trainer import CHECKPOINT, Trained, estimate_seconds, train
 from .pretraining import check_writable, expected_seconds, provide
 
@@ -176,7 +178,9 @@ def state(config: Config, root: str | Path | None = None) -> str:
 
 
 def _folder(config: Config, root: str | Path | None) -> Path:
-    return Path(root or runs_root()) / config.name
+    root = Path(root or runs_root())
+    first = root / config.first_name
+    return first if first.is_dir() else root / config.name
 
 
 def load_run(folder: Path) -> Run:
@@ -190,7 +194,8 @@ def load_run(folder: Path) -> Run:
     try:
         result = json.loads(text)
         tables = [pd.read_csv(folder / name) for name in ("epochs.csv", "steps.csv")]
-        config = Config.model_validate(result["config"], context=STORED)
+        values = result["config"]
+        config = from_values(values if result.get("schema") == SCHEMA else of_first_schema(values))
         result["name"]
         return Run(config, folder, result, *tables)
     except (OSError, ValueError, KeyError, TypeError) as error:  # pydantic's and pandas' errors are ValueErrors
@@ -217,6 +222,7 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
     best = epochs[epochs["epoch"] == best_epoch(epochs)].iloc[0]
     last = epochs.iloc[-1]
     result = {
+        "schema": SCHEMA,
         "config": config.model_dump(),
         "name": config.name,
         "command": command(config, own_share().world),
@@ -249,6 +255,8 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
 def command(config: Config, processes: int = 1) -> str:
     """The papermill command that makes this run, with so many processes."""
     shown = ["dataset", "noise_type", "noise", "method", "k", "seed", "preset"]
+    if not METHODS[config.method].looks_ahead:
+        shown.remove("k")
     if config.noise_type in ("human", "real"):
         shown = [name for name in shown if name != "noise"]
     # The notebook of Clothing1M has no other data set.

@@ -133,7 +133,7 @@ def study_table(named: Sequence[tuple[str, Run]]) -> pd.DataFrame:
     """:func:`emlc_lib.experiments.tables.run_table` with the columns ``name`` and ``meta_weights`` in front."""
     table = run_table([run for _, run in named])
     table.insert(0, "name", [name for name, _ in named])
-    table.insert(1, "meta_weights", [run.config.meta_weights for _, run in named])
+    table.insert(1, "meta_weights", [getattr(run.config, "meta_weights", "paper") for _, run in named])
     return table
 
 
@@ -177,7 +177,7 @@ def curve_table(named: Sequence[tuple[str, Run]], points: int = 60) -> pd.DataFr
     tables = []
     for name, run in named:
         steps = run.steps
-        width = max(len(steps) // points, run.config.k)
+        width = max(len(steps) // points, getattr(run.config, "k", 1))
         columns = steps.reindex(columns=["recovery_all", "recovery_wrong", "confirmed_wrong", "meta_loss"])
         means = columns.groupby(steps.index // width).mean()
         last = ((means.index + 1) * width).to_numpy().clip(max=len(steps))

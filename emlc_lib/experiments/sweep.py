@@ -11,20 +11,20 @@ from pathlib import Path
 import torch
 from joblib import Parallel, delayed
 
+from ..methods import METHODS
 from ..runtime.checkpoint import CheckpointError, write_atomically
 from ..runtime.execution import cores
 from ..runtime.parameters import ConfigError, DataUnavailable
 from ..runtime.progress import progress
 from ..training.config import Config
 from ..training.presets import make_config
-from ..training.run_digest import K_METHODS
 from .pretraining import provide
 from .runs import Run, is_finished, run
 from .tables import accuracy_table, run_table
 
 
 def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds: Iterable[int], **common) -> list:
-    """Every combination as a configuration; only EMLC and MLC have a k, and clean-only has no noise.
+    """Every combination as a configuration; not all methods look k steps ahead, or at the noise.
 
     Args:
         noises: e.g. ``symmetric:0.9``; ``real`` for Clothing1M. methods, ks, seeds: values of those parameters.
@@ -41,11 +41,11 @@ def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds
             values = {"noise_type": kind} if noise == "real" else {"noise_type": kind, "noise": float(rate)}
         except ValueError:
             raise ConfigError(f"noise: {noise!r} is not of the form symmetric:0.9") from None
-        for k in ks if method in K_METHODS else [1]:
+        known = METHODS.get(method, METHODS["emlc"])  # make_config refuses what is unknown
+        for k in ks if known.looks_ahead else [None]:
             config = make_config(method=method, k=k, seed=seed, **values, **common)
-            # Training on the clean set alone does not see the noise: one run serves every rate.
-            key = f"{seed}-clean_only" if method == "clean_only" else config.name
-            configs.setdefault(key, config)
+            # What does not see the noise is one run for every rate.
+            configs.setdefault(config.name if known.sees_noise else f"{seed}-{method}", config)
     return list(configs.values())
 
 

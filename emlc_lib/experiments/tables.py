@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..methods import METHODS
 from ..training.config import Config
-from ..training.run_digest import K_METHODS
 from .runs import Run
 
 # Table 1, test accuracy in percent: (mean, standard deviation over 5 seeds or None).
@@ -63,7 +63,7 @@ def table_2() -> pd.DataFrame:
 
 def paper_accuracy(config: Config) -> tuple[float, float | None] | None:
     """Table 1's or 2's (mean, standard deviation or None) in percent for this setting; None if not in them."""
-    return _in_paper(config.method, config.k, (config.dataset, config.noise_type, config.noise))
+    return _in_paper(config.method, getattr(config, "k", 1), (config.dataset, config.noise_type, config.noise))
 
 
 def run_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -75,7 +75,8 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         config, result, source = run.config, run.result, run.result["provenance"]
         names = ["dataset", "preset", "noise_type", "noise", "method", "k", "seed"]
-        row = {name: getattr(config, name) for name in names} | {"digest": run.digest}
+        row = {"k": 1} | config.model_dump()  # methods without look-ahead steps have no k
+        row = {name: row[name] for name in names} | {"digest": run.digest}
         names = ["test_accuracy", "best_epoch", "last_test_accuracy", "last_teacher_test_accuracy"]
         names += ["last_recovery_all", "last_recovery_wrong", "last_confirmed_wrong"]
         names += ["last_gate_right", "last_gate_wrong", "wrong_share"]
@@ -104,7 +105,7 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
     table = runs if isinstance(runs, pd.DataFrame) else run_table(runs)
     if table.empty:
         return pd.DataFrame()
-    k = np.where(table["method"].isin(K_METHODS), " k=" + table["k"].astype(str), "")
+    k = np.where([METHODS[m].looks_ahead for m in table["method"]], " k=" + table["k"].astype(str), "")
     labelled = table.assign(
         noise=[
             noise_label(row.noise_type, row.noise, _told(row.command, "human_key")) for row in table.itertuples()

@@ -24,7 +24,7 @@ from ..core.teacher import Classifier, Teacher, build_teacher, initialise
 from ..data.datasets import load_dataset
 from ..networks.backbones import build_classifier
 from ..runtime.randomness import Stream, numpy_generator, torch_generator
-from .gradient_errors import gradient_errors_of
+from .gradient_errors import gradient_errors_of, gradient_vector
 
 BATCH = 64
 
@@ -89,12 +89,6 @@ def inner_steps(
         soft_cross_entropy(student(x), soft_labels.detach()).backward()
         optimiser.step()
     return steps
-
-
-def gradient_vector(scalar: Tensor, model: nn.Module) -> Tensor:
-    """The gradient of a scalar with respect to all parameters of a model, as one vector."""
-    grads = torch.autograd.grad(scalar, list(model.parameters()), retain_graph=True, materialize_grads=True)
-    return torch.cat([g.flatten() for g in grads])
 
 
 def compare_weights(

@@ -1,38 +1,14 @@
-"""Training methods by name. A new one is a file with a :class:`Method` and a line here."""
+"""Training methods, one file each, with their own parameters, presets, label and capabilities.
 
-from __future__ import annotations
+A new one is a file in this folder. May import core, runtime and data.
+"""
 
-from .base import Method
-from .baselines import CleanOnly, CrossEntropy
-from .emlc import EMLC
-from .fasten import FasTEN
-from .mlc import MLC
-from .mlnt import MLNT
-from .mslc import MSLC
-from .mwnet import MWNet
+import importlib
+import pkgutil
 
-METHODS: dict[str, type[Method]] = {
-    "emlc": EMLC,
-    "mlc": MLC,
-    "mslc": MSLC,
-    "mwnet": MWNet,
-    "mlnt": MLNT,
-    "fasten": FasTEN,
-    "cross_entropy": CrossEntropy,
-    "clean_only": CleanOnly,
-}
+from .base import LOSSES, METHODS, Method, MethodParameters
 
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = [
-    "EMLC",
-    "LOSSES",
-    "METHODS",
-    "MLC",
-    "MLNT",
-    "MSLC",
-    "CleanOnly",
-    "CrossEntropy",
-    "FasTEN",
-    "MWNet",
-    "Method",
-]
+__all__ = ["LOSSES", "METHODS", "Method", "MethodParameters"]

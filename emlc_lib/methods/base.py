@@ -3,41 +3,121 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..core.tangent import Tape, TapedForward, UnsupportedModel
 from ..core.teacher import Classifier, Teacher
 from ..data.batches import Batches
-from ..runtime.execution import autocast, compiled
+from ..data.parameters import DataParameters
+from ..runtime.execution import Precision, autocast, compiled
 from ..runtime.parallel import average_gradients
 from ..runtime.schedules import lr_factor
-from ..training.config import Config
 
 # How names of logged losses end. Other numbers may be NaN where they are not defined: a mean over none.
 LOSSES = ("_loss", "_ce", "_bce")
 
 
+class MethodParameters(DataParameters):
+    """What every method looks at. A method's own are fields of its class ``Parameters``, a subclass of this."""
+
+    epochs: int = Field(gt=0, le=10_000)
+    lr: float = Field(0.02, gt=0, le=10, description="eta_w, the student's learning rate")
+    schedule: Literal["none", "cosine", "lr_step"] = Field(
+        "none",
+        description="none keeps both learning rates, lr_step lowers them once (both Table 4); cosine lets them "
+        "fall to zero",
+    )
+    lr_step_epoch: int = Field(1, ge=1, description="lr_step: epochs before both learning rates are lowered")
+    lr_step_factor: float = Field(0.1, gt=0, lt=1, description="lr_step: what they are multiplied by")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    precision: Precision = Field(
+        "float32",
+        description="of all passes, forward mode included (emlc_lib/core/tangent.py says how); weights, batch "
+        "statistics, losses and probabilities are in float32",
+    )
+    compile: bool = Field(False, description="torch.compile networks and forward mode")
+
+    @model_validator(mode="after")
+    def _can_be_computed(self) -> MethodParameters:
+        if self.precision == "tf32" and not self.device.startswith("cuda"):
+            raise ValueError("precision: tf32 needs a CUDA device")
+        return self
+
+
+class TangentParameters(MethodParameters):
+    """Of methods that differentiate forwards through the student."""
+
+    share_primal: bool | None = Field(
+        None,
+        description="reuse the training pass's activations in the forward-mode pass: less time, more memory; "
+        "None does where it is exact and was measured to pay",
+    )
+
+    @model_validator(mode="after")
+    def _can_share(self) -> TangentParameters:
+        if self.share_primal and self.compile:
+            raise ValueError("share_primal: is for networks that are not compiled")
+        return self
+
+    @property
+    def shares_primal(self) -> bool:
+        """What ``share_primal`` comes to. With k > 1 the memory that is held on to costs what it saves."""
+        if self.share_primal is not None:
+            return self.share_primal
+        return getattr(self, "k", 1) == 1 and not self.compile
+
+
+METHODS: dict[str, type[Method]] = {}
+
+
 class Method(ABC):
     """A way of training a student; the trainer does everything else.
+
+    A subclass that is given a name is a method that users can choose: ``class MLC(Method, name="mlc",
+    label="MLC")``.
 
     A method is constructed with networks that have their initial weights and are on the run's device, and
     :meth:`step` is called with t = 0, 1, 2, ... All of its state must be in the networks and optimisers that
     it registers, whenever ``(t + 1)`` is a multiple of :attr:`period`: that is when runs are checkpointed.
 
     Attributes:
+        name, label: what parameters and what figures call it.
+        looks_ahead: whether it has a parameter k, the student's steps per update of what teaches it.
+        sees_noise: whether it looks at the noisy set's labels at all.
+        parallel: whether several processes can share its batches (:mod:`emlc_lib.runtime.parallel`).
+        Parameters: all that it looks at.
+        presets: by preset, where it needs other values.
         needs_teacher: whether a :class:`Teacher` is built for this method.
         second_rate: the parameter that is the learning rate of what trains beside the student.
         networks: by name, with at least ``student``.
         optimisers: by name.
     """
 
+    name: ClassVar[str]
+    label: ClassVar[str]
+    looks_ahead: ClassVar[bool] = False
+    sees_noise: ClassVar[bool] = True
+    parallel: ClassVar[bool] = False
+    Parameters: ClassVar[type[MethodParameters]] = MethodParameters
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     needs_teacher = False
     second_rate: str | None = None
 
-    def __init__(self, config: Config, batches: Batches, student: Classifier, teacher: Teacher | None):
+    def __init_subclass__(cls, *, name: str | None = None, label: str = "", **capabilities: bool):
+        super().__init_subclass__()
+        for capability, value in capabilities.items():
+            setattr(cls, capability, value)
+        if name:
+            cls.name, cls.label = name, label or name
+            METHODS[name] = cls
+
+    def __init__(self, config: MethodParameters, batches: Batches, student: Classifier, teacher: Teacher | None):
         self.config, self.batches = config, batches
         self.student, self.teacher = student, teacher
         self._student_features = compiled(student.features, config.compile)
@@ -75,7 +155,7 @@ class Method(ABC):
         group = {"params": list(network.parameters()), "initial_lr": lr}
         momentum = self.config.momentum if momentum is None else momentum
         # In a graph the rate is a tensor, which no other form of it reads without waiting for the device.
-        fused = self.config.cuda_graph or None
+        fused = getattr(self.config, "cuda_graph", False) or None
         return torch.optim.SGD([group], lr, momentum=momentum, weight_decay=self.config.weight_decay, fused=fused)
 
     def descend(self, name: str, losses: Iterable[Tensor], t: int) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from .base import Method
 
 
-class CrossEntropy(Method):
+class CrossEntropy(Method, name="cross_entropy", label="cross-entropy, noisy labels", parallel=True):
     """Empirical risk minimisation (eq. 2) on the noisy labels as they are given."""
 
     def step(self, t: int) -> dict[str, Tensor]:
@@ -18,7 +18,7 @@ class CrossEntropy(Method):
         return {"student_loss": loss.detach()}
 
 
-class CleanOnly(Method):
+class CleanOnly(Method, name="clean_only", label="clean labels only", parallel=True, sees_noise=False):
     """Cross-entropy on the clean set, with as many steps of the same batch size as the other methods take.
 
     The small set is passed through many times, with its full augmentation.

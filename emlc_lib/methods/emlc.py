@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,7 +30,7 @@ from ..runtime.cuda_graph import CapturedStep, CudaStream
 from ..runtime.execution import autocast, compiled
 from ..runtime.parallel import averaged, own_share
 from ..runtime.randomness import Stream, torch_generator
-from .base import Method
+from .base import Method, TangentParameters
 
 
 class Draw(NamedTuple):
@@ -48,13 +49,58 @@ class Draw(NamedTuple):
     given: Tensor | None = None
 
 
-class EMLC(Method):
+class EMLC(Method, name="emlc", label="EMLC", looks_ahead=True, parallel=True):
     """The student learns from the teacher's soft labels; every k steps the teacher learns from the student.
 
     With k = 1 the meta-gradient is exact (Prop. 1). With k > 1 it is Prop. 2's, that with momentum-aware
     weights, or the exact one, as ``config.meta_weights`` says. Both networks run in training mode; the
     student's clean pass and the forward-mode pass leave running statistics alone.
     """
+
+    class Parameters(TangentParameters):
+        k: int = Field(1, ge=1, le=1000, description="student steps per teacher update (Algorithm 1)")
+        teacher_lr: float = Field(0.02, gt=0, le=10, description="eta_alpha, the teacher's learning rate")
+        corruption: Literal["adversarial", "random", "none"] = Field(
+            "adversarial", description="how half of the clean batch is corrupted for the BCE term; none omits it"
+        )
+        meta_term: bool = Field(True, description="False drops the meta term of eq. 12, for ablations")
+        meta_weights: Literal["paper", "momentum", "exact"] = Field(
+            "paper",
+            description="weights of the mixed Hessians: gamma^(t - tau) of Prop. 2, the momentum-aware impulse "
+            "response, or no approximation at all (k extra Hessian-vector products)",
+        )
+        step_order: Literal["matched", "reversed"] = Field(
+            "matched",
+            description="for k > 1; reversed multiplies the last step's Jacobian-vector product with the first "
+            "step's labels and so on, as the released code does since May 2023",
+        )
+        step_mean: bool = Field(
+            False, description="for k > 1, divides the meta term by k as well, as the released code does"
+        )
+        teacher_momentum: float | None = Field(
+            None, ge=0, lt=1, description="None takes the student's; the released code has none for the teacher"
+        )
+        teacher_pass: Literal["kept", "recomputed"] = Field(
+            "kept",
+            description="for k > 1, the teacher's graphs of the k noisy batches: kept until its update, or "
+            "recomputed then, one at a time, in the memory of k = 1",
+        )
+        cuda_graph: bool = Field(
+            False,
+            description="emlc with k = 1 in one process: replay each step as one CUDA graph "
+            "(emlc_lib/runtime/cuda_graph.py), once that was seen to give what the step gives; for "
+            "small networks, whose launches take longer than they",
+        )
+
+        @model_validator(mode="after")
+        def _can_be_captured(self) -> EMLC.Parameters:
+            if self.cuda_graph and not (self.device.startswith("cuda") and self.k == 1):
+                raise ValueError("cuda_graph: is for k = 1 on a CUDA device")
+            if self.cuda_graph and self.compile:
+                raise ValueError("cuda_graph: captures the plain step, without compile")
+            return self
+
+    presets = {"quick": {"teacher_lr": 0.05, "corruption": "random"}}
 
     needs_teacher = True
     second_rate = "teacher_lr"

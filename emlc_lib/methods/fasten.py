@@ -31,6 +31,7 @@ Choices, with the paper, its authors' description (Hyperconnect's technical blog
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,7 +39,7 @@ from ..core.metrics import correction_counts
 from ..core.teacher import initialise
 from ..runtime.execution import autocast
 from ..runtime.randomness import Stream, torch_generator
-from .base import Method
+from .base import Method, MethodParameters
 
 
 def estimated_transition(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class StoredLabels(nn.Module):
         self.register_buffer("values", labels.clone())
 
 
-class FasTEN(Method):
+class FasTEN(Method, name="fasten", label="FasTEN"):
     """Two heads, a transition matrix of its own for every step, and labels corrected where the clean head is sure.
 
     The gate that recovery is logged with is 1 where the label of the data set is kept and 0 where the
@@ -79,6 +80,14 @@ class FasTEN(Method):
     Attributes:
         transition: (C, C), the last step's estimate.
     """
+
+    class Parameters(MethodParameters):
+        fasten_threshold: float = Field(
+            0.8, ge=0, le=1, description="rho, the confidence from which a label is corrected"
+        )
+        fasten_noisy_weight: float = Field(
+            0.5, gt=0, le=100, description="lambda, the weight of the noisy head's loss"
+        )
 
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)

@@ -35,7 +35,10 @@ What is followed, and where choices had to be made:
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.nn import functional as F
@@ -54,7 +57,7 @@ from ..core.meta_gradient import (
 from ..core.metrics import correction_counts
 from ..runtime.execution import autocast, compiled
 from ..runtime.randomness import Stream, torch_generator
-from .base import Method
+from .base import Method, TangentParameters
 
 
 class LabelCorrectionNetwork(nn.Module):
@@ -94,8 +97,29 @@ class _FeaturesAndLogits(nn.Module):
         return features, self.classifier.head(features)
 
 
-class MLC(Method):
+class MLC(Method, name="mlc", label="MLC", looks_ahead=True):
     """The student learns from the LCN's soft labels; the LCN learns from the student's clean loss afterwards."""
+
+    class Parameters(TangentParameters):
+        k: int = Field(1, ge=1, le=1000, description="student steps per teacher update (Algorithm 1)")
+        mlc_lr: float = Field(3e-4, gt=0, le=1, description="Adam's rate for the label correction network")
+        mlc_mix_clean: bool = Field(
+            True,
+            description="one half of each clean batch trains the student and the other is the meta-objective, as"
+            " in all published commands; False: all of it is the meta-objective",
+        )
+        mlc_curvature: Literal["identity", "exact"] = Field(
+            "identity",
+            description="for k > 1, H_ww in the discount of earlier meta-gradients: the identity as published, "
+            "or the Hessian of the student's loss (one Hessian-vector product more a step)",
+        )
+        meta_pass: Literal["forward_mode", "double_backward"] = Field(
+            "forward_mode",
+            description="mlc, mslc: how the meta-gradient is computed: by Proposition 3 and forward mode, or by a "
+            "second backward pass as published, which gives the same numbers in more time",
+        )
+
+    presets = {"smoke": {"lr": 0.1}}
 
     second_rate = "mlc_lr"
 

@@ -42,6 +42,7 @@ import copy
 import math
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -49,7 +50,7 @@ from torch.nn import functional as F
 from ..core.meta_gradient import batch_statistics_only
 from ..runtime.execution import autocast, to_device
 from ..runtime.randomness import Stream, torch_generator
-from .base import Method
+from .base import Method, MethodParameters
 
 SHARE = 0.5
 
@@ -117,12 +118,20 @@ def consistency_gradient(
     return total, torch.stack(losses).mean()
 
 
-class MLNT(Method):
+class MLNT(Method, name="mlnt", label="MLNT"):
     """A meta step towards noise tolerance before each step on the noisy labels. Labels are not corrected.
 
     ``consistency_loss`` in the log is the meta loss. The meta step is always in float32 and never compiled, since
     compiled networks have no second derivative.
     """
+
+    class Parameters(MethodParameters):
+        mlnt_sets: int = Field(10, ge=1, le=100, description="M, sets of synthetic labels per batch")
+        mlnt_lr: float = Field(0.2, gt=0, le=10, description="alpha, the learning rate of the look-ahead step")
+        mlnt_meta_lr: float = Field(0.4, ge=0, le=10, description="eta, the meta step's rate after its ramp-up")
+        mlnt_decay: float = Field(0.99, ge=0, lt=1, description="gamma of the moving average that is the teacher")
+
+    presets = {"quick": {"mlnt_sets": 2}}
 
     second_rate = "mlnt_meta_lr"
 

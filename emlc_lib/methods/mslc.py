@@ -32,7 +32,10 @@ Choices, where the paper is open or its code does something else:
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -51,7 +54,7 @@ from ..core.metrics import correction_counts
 from ..data.batches import CleanBatch, NoisyBatch
 from ..runtime.execution import autocast, compiled
 from ..runtime.randomness import Stream, torch_generator
-from .base import Method
+from .base import Method, TangentParameters
 
 
 class Coefficient(nn.Sequential):
@@ -100,8 +103,40 @@ class LabelMemory(nn.Module):
         self.register_buffer("labels", F.one_hot(given, n_classes).float())
 
 
-class MSLC(Method):
+class MSLC(Method, name="mslc", label="MSLC"):
     """The student learns from labels that two small networks combine; these learn from its clean loss."""
+
+    class Parameters(TangentParameters):
+        mslc_lr: float = Field(1e-3, gt=0, le=1, description="Adam's rate for the two coefficient networks")
+        mslc_plain_share: float = Field(
+            2 / 3, ge=0, lt=1, description="share of the epochs before labels are corrected (80 of 120)"
+        )
+        mslc_soft_targets: bool = Field(
+            False,
+            description="predictions enter the corrected label as their highest class (its public code); True: as "
+            "probabilities (its eq. 8 to the letter)",
+        )
+        meta_pass: Literal["forward_mode", "double_backward"] = Field(
+            "forward_mode",
+            description="mlc, mslc: how the meta-gradient is computed: by Proposition 3 and forward mode, or by a "
+            "second backward pass as published, which gives the same numbers in more time",
+        )
+
+        @property
+        def mslc_plain_epochs(self) -> int:
+            """Epochs before labels are corrected."""
+            return round(self.mslc_plain_share * self.epochs)
+
+        @model_validator(mode="after")
+        def _corrects_some(self) -> MSLC.Parameters:
+            if self.mslc_plain_epochs >= self.epochs:
+                raise ValueError(
+                    f"mslc_plain_share: {self.mslc_plain_share:.3g} of {self.epochs} epochs are all of them, and "
+                    "no label would be corrected; give more epochs or a smaller share"
+                )
+            return self
+
+    presets = {"smoke": {"mslc_plain_share": 0.2}}
 
     second_rate = "mslc_lr"
 

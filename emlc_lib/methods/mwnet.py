@@ -32,6 +32,7 @@ Choices, with the paper and the released code (xjtushujun/meta-weight-net) in vi
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -47,7 +48,7 @@ from ..core.meta_gradient import (
 )
 from ..runtime.execution import autocast, compiled
 from ..runtime.randomness import Stream, torch_generator
-from .base import Method
+from .base import Method, TangentParameters
 
 WEIGHT_DECAY = 1e-4
 
@@ -75,11 +76,14 @@ class WeightNet(nn.Module):
         return self.layers(losses.unsqueeze(1)).squeeze(1).sigmoid()
 
 
-class MWNet(Method):
+class MWNet(Method, name="mwnet", label="MW-Net"):
     """Each sample's loss is weighed by a network that learns, through a virtual step, what helps on clean data.
 
     Besides the losses it logs the mean weight of right and of wrong labels.
     """
+
+    class Parameters(TangentParameters):
+        mwnet_lr: float = Field(1e-3, gt=0, le=10, description="Adam's learning rate for the weight net; constant")
 
     second_rate = "mwnet_lr"
 

@@ -5,12 +5,16 @@ Models are built without touching the global random state: weights come from the
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
 from ..core.teacher import Classifier, initialise
+
+Model = Literal["small_cnn", "resnet_narrow", "resnet34", "resnet50", "resnet50_imagenet"]
 
 
 class NarrowResNet(nn.Sequential):

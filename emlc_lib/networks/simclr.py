@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ..core.teacher import initialise
 from ..data.augment import standardise
 from ..data.datasets import NORMALISATION
+from ..data.parameters import Dataset
 from ..runtime.checkpoint import CheckpointWriter, clear_temporaries, read_own_checkpoint, restore
 from ..runtime.divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
 from ..runtime.execution import (
@@ -35,8 +36,7 @@ from ..runtime.parameters import ConfigError, Parameters, checked, refuse_unknow
 from ..runtime.progress import progress
 from ..runtime.randomness import Stream, torch_generator
 from ..runtime.schedules import warmup_cosine
-from ..training.config import Dataset, Model
-from .backbones import build_features
+from .backbones import Model, build_features
 from .views import RECIPES, ViewRecipe, random_view
 
 CHECKPOINT = "pretraining.safetensors"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-
-from ..training.config import Config
+from typing import Any
 
 
 def steps_by(epoch: int, steps_per_epoch: int, period: int = 1) -> int:
@@ -13,10 +12,11 @@ def steps_by(epoch: int, steps_per_epoch: int, period: int = 1) -> int:
     return -(-epoch * steps_per_epoch // period) * period
 
 
-def lr_factor(config: Config, t: int, last_step: Callable[[int], int]) -> float:
+def lr_factor(config: Any, t: int, last_step: Callable[[int], int]) -> float:
     """What ``config.schedule`` multiplies the learning rates by at step t.
 
     Args:
+        config: with schedule, epochs, lr_step_epoch and lr_step_factor.
         last_step: the steps taken by the end of an epoch, counted from 1.
     """
     if config.schedule == "none":

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
+from ..methods import METHODS
 from ..runtime.execution import check_device, chosen_device
-from ..runtime.parameters import ConfigError, checked, did_you_mean, refuse_unknown
+from ..runtime.parameters import ConfigError, checked, did_you_mean, unknown_name
 from ..runtime.schedules import lr_factor, steps_by
-from .config import CLOTHING1M_PRESETS, Config, OwnConfig, Preset
-from .run_digest import K_METHODS
+from .config import CLOTHING1M_PRESETS, Config, Preset, config_class
 
 
 def learning_rates(config: Config, n_noisy: int) -> np.ndarray:
     """(T,) float64, the student's learning rate at each step of a whole run with ``n_noisy`` noisy images."""
-    period = config.k if config.method in K_METHODS else 1
+    period = config.k if METHODS[config.method].looks_ahead else 1
 
     def last_step(epoch: int) -> int:
         return steps_by(epoch, n_noisy // config.batch_size, period)
@@ -31,12 +32,11 @@ def learning_rates(config: Config, n_noisy: int) -> np.ndarray:
 PRESETS: dict[str, dict] = {
     "smoke": dict(
         model="small_cnn", start="random", n_clean=100, epochs=25, schedule="cosine", batch_size=64,
-        clean_batch_size=32, mslc_plain_share=0.2,
+        clean_batch_size=32,
     ),
     "quick": dict(
         model="resnet_narrow", start="simclr", start_steps=200, start_lr=0.05, n_clean=1000, n_noisy=20_000,
-        epochs=2, schedule="cosine", batch_size=128, clean_batch_size=64, lr=0.05, teacher_lr=0.05,
-        corruption="random", mlnt_sets=2,
+        epochs=2, schedule="cosine", batch_size=128, clean_batch_size=64, lr=0.05,
     ),
     "paper": dict(
         model="resnet34", start="simclr", n_clean=1000, epochs=15, batch_size=128, clean_batch_size=32,
@@ -57,16 +57,18 @@ _OF_DATASETS: dict[tuple[str, str], dict] = {
 }  # fmt: skip
 
 
-# Where one method needs other values to learn at all in a preset of our own.
-_OF_METHODS: dict[tuple[str, str], dict] = {("smoke", "mlc"): dict(lr=0.1)}
-
-
 # In place of SimCLR where no weights come with the package: a supervised start on the clean set.
 WARM_START = dict(start="random", start_steps=1000, start_lr=0.1)
 
 
 def make_config(
-    *, preset: str = "auto", device: str = "auto", device_here: bool = True, dataset: str = "cifar10", **changes
+    *,
+    method: str = "emlc",
+    dataset: str = "cifar10",
+    preset: str = "auto",
+    device: str = "auto",
+    device_here: bool = True,
+    **changes,
 ) -> Config:
     """A validated configuration: the preset's values, overridden by ``changes`` that are not None.
 
@@ -80,7 +82,10 @@ def make_config(
     Raises:
         ConfigError: any unknown name or value that is not allowed.
     """
-    refuse_unknown(sorted(changes), Config.model_fields)
+    if not isinstance(method, str) or method not in METHODS:
+        raise ConfigError(f"method: {method!r} is not one of {', '.join(METHODS)}{did_you_mean(method, METHODS)}")
+    cls = config_class(method, dataset == "own")
+    _refuse_others(changes, method, cls)
     device = chosen_device(device)
     if preset == "auto":
         preset = _auto_preset(dataset, device)
@@ -95,12 +100,12 @@ def make_config(
         values |= WARM_START
     if preset == "paper" and str(device).startswith("cuda"):
         values["precision"] = "tf32"
-    values |= _OF_METHODS.get((preset, str(changes.get("method"))), {})
+    values = {name: value for name, value in values.items() if name in cls.model_fields}
+    values |= METHODS[method].presets.get(preset, {}) if dataset != "clothing1m" else {}
     values |= {name: value for name, value in changes.items() if value is not None}
     values |= {name: None for name in ("n_clean", "n_noisy") if values.get(name) == "all"}
     if isinstance(values.get("human_labels"), Path):
         values["human_labels"] = str(values["human_labels"])
-    cls = OwnConfig if dataset == "own" else Config
     config = checked(cls, preset=preset, device=device, dataset=dataset, **values)
     if device_here:
         try:
@@ -108,6 +113,17 @@ def make_config(
         except ValueError as error:
             raise ConfigError(f"device: {error} (got {device!r})") from None
     return config
+
+
+def _refuse_others(names: Iterable[str], method: str, cls: type[Config]) -> None:
+    """Raises a ConfigError about the first name that is no parameter of this method's configuration."""
+    for name in sorted(names):
+        if name in cls.model_fields:
+            continue
+        owners = [other for other in METHODS if name in config_class(other).model_fields]
+        if owners:
+            raise ConfigError(f"{name}: is a parameter of method {' and '.join(owners)}, not of {method}")
+        raise ConfigError(unknown_name(name, cls.model_fields))
 
 
 def _auto_preset(dataset: str, device: str) -> str:

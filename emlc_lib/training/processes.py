@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ..methods import METHODS
 from ..runtime.parameters import ConfigError
 from .config import Config
-
-PARALLEL_METHODS = ("emlc", "cross_entropy", "clean_only")
 
 
 def check_processes(config: Config, processes: int, *, local: int | None = None) -> None:
@@ -21,11 +20,10 @@ def check_processes(config: Config, processes: int, *, local: int | None = None)
         raise ConfigError(f"processes: must be a positive integer (got {processes!r})")
     if processes == 1:
         return
-    if config.method not in PARALLEL_METHODS:
-        raise ConfigError(
-            f"processes: method {config.method} trains in one; several are for {', '.join(PARALLEL_METHODS)}"
-        )
-    if config.cuda_graph:
+    if not METHODS[config.method].parallel:
+        parallel = ", ".join(name for name, method in METHODS.items() if method.parallel)
+        raise ConfigError(f"processes: method {config.method} trains in one; several are for {parallel}")
+    if getattr(config, "cuda_graph", False):
         raise ConfigError("cuda_graph: is for one process; gradients are averaged outside of graphs")
     sizes = {name: getattr(config, name) for name in ("batch_size", "clean_batch_size")}
     whole_set = config.method == "clean_only" or config.start_steps > 0

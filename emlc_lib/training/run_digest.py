@@ -1,69 +1,84 @@
-"""What tells one run from another: a digest of the parameters that its method looks at."""
+"""What tells one run from another: the values that its configuration has and its defaults do not."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..methods import METHODS
 from ..networks.imagenet import imagenet_digest
 from ..networks.start_weights import are_awaited, start_weights_file, weights_digest
 
-# The methods that look k steps ahead.
-K_METHODS = ("emlc", "mlc")
+if TYPE_CHECKING:
+    from .config import Config
+
+# Raised when the meaning of stored values changes. Runs of schema 1, which counted defaults and the device, too,
+# are still found (:func:`first_identity`, :func:`of_first_schema`).
+SCHEMA = 2
+
+# Where and how it is computed, not what: a run is read back whatever these are.
+NOT_COUNTED = ("device", "cuda_graph")
 
 
-# Who looks at a parameter that not every method looks at, apart from those named after one method.
-_USED_BY: dict[str, tuple[str, ...]] = {
-    "k": K_METHODS,
-    "meta_pass": ("mlc", "mslc"),
-    **dict.fromkeys(["teacher_lr", "teacher_momentum", "teacher_pass", "corruption"], ("emlc",)),
-    **dict.fromkeys(["meta_term", "meta_weights", "step_order", "step_mean"], ("emlc",)),
-}
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that differ whenever the identity does."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
-# Parameters of one competing method begin with its name.
-_COMPETITORS = ("mlc", "mslc", "mwnet", "mlnt", "fasten")
+def identity(config: Config) -> dict[str, Any]:
+    """What the result of a run depends on: the schema, and the values that differ from their defaults.
 
-
-def digest(values: dict[str, Any]) -> str:
-    """Eight hexadecimal digits that differ whenever :func:`identity` does."""
-    return hashlib.sha256(json.dumps(identity(values), sort_keys=True).encode()).hexdigest()[:8]
-
-
-def identity(values: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that the run looks at. Of files, what they hold counts, and not where they lie.
-
-    SimCLR weights that are yet to be pretrained hold nothing: with them the identity will be another.
-
-    Args:
-        values: of a :class:`~emlc_lib.training.config.Config`, by name.
+    So a parameter that is new renames no run that has its default. Of files, what they hold counts, and not where
+    they lie. SimCLR weights that are yet to be pretrained hold nothing: with them the identity will be another.
     """
-    used = {name: value for name, value in values.items() if _used(name, values)}
-    labels, start, weights = values["human_labels"], values["start"], values["start_weights"]
-    if labels is not None and Path(labels).is_file():
-        used["human_labels"] = hashlib.sha256(Path(labels).read_bytes()).hexdigest()
-    if start == "simclr":
-        source = values["dataset"], values["model"], weights
-        used["start_weights"] = None if are_awaited(*source) else weights_digest(start_weights_file(*source))
-    elif start == "imagenet":
-        used["start_weights"] = imagenet_digest(weights)
-    return used
+    fields = type(config).model_fields
+    differing = {
+        name: value
+        for name, value in _looked_at(config).items()
+        if name not in NOT_COUNTED and (fields[name].is_required() or value != fields[name].default)
+    }
+    return {"schema": SCHEMA, "method": config.method} | differing | _contents(config)
 
 
-def _used(name: str, values: dict[str, Any]) -> bool:
-    """Whether the run looks at the parameter."""
-    if name == "noise":
-        return values["noise_type"] not in ("human", "real")
-    if name == "asymmetric_map":
-        return values["noise_type"] == "asymmetric"
-    if name in ("lr_step_epoch", "lr_step_factor"):
-        return values["schedule"] == "lr_step"
-    if name == "resized_copy":
-        return values["dataset"] == "clothing1m"
-    if name == "cuda_graph":  # younger than finished runs, which keep their names
-        return values.get(name, False)
-    method = values["method"]
-    owners = [other for other in _COMPETITORS if name.startswith(f"{other}_")]
-    return method in (owners or _USED_BY.get(name, (method,)))
+def first_identity(config: Config) -> dict[str, Any]:
+    """The identity that the same run had in schema 1: every parameter that its method looks at."""
+    values = {"share_primal": None} | _looked_at(config)
+    return {n: v for n, v in values.items() if n != "cuda_graph"} | _contents(config)
+
+
+def of_first_schema(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored configuration of a run of schema 1, without the parameters of other methods, which it had,
+    too."""
+    others = {name for method in METHODS.values() for name in method.Parameters.model_fields}
+    own = METHODS[values["method"]].Parameters.model_fields
+    return {name: value for name, value in values.items() if name in own or name not in others}
+
+
+def _contents(config: Config) -> dict[str, str | None]:
+    """What the files hold that a run begins with."""
+    contents: dict[str, str | None] = {}
+    if config.human_labels is not None and Path(config.human_labels).is_file():
+        contents["human_labels"] = hashlib.sha256(Path(config.human_labels).read_bytes()).hexdigest()
+    if config.start == "simclr":
+        source = config.dataset, config.model, config.start_weights
+        contents["start_weights"] = None if are_awaited(*source) else weights_digest(start_weights_file(*source))
+    elif config.start == "imagenet":
+        contents["start_weights"] = imagenet_digest(config.start_weights)
+    return contents
+
+
+def _looked_at(config: Config) -> dict[str, Any]:
+    """The values by name, without those that others switch off."""
+    unused: set[str] = set()
+    if config.noise_type in ("human", "real"):
+        unused.add("noise")
+    if config.noise_type != "asymmetric":
+        unused.add("asymmetric_map")
+    if config.schedule != "lr_step":
+        unused |= {"lr_step_epoch", "lr_step_factor"}
+    if config.dataset != "clothing1m":
+        unused.add("resized_copy")
+    return {name: value for name, value in config.model_dump().items() if name not in unused}

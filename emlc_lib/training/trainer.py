@@ -102,8 +102,13 @@ def train(
     checkpoint = folder / CHECKPOINT if folder else None
     if folder and share.rank == 0:
         clear_temporaries(folder)
-    known = (checkpoint, config.identity, share.world)
-    saved = from_first(lambda: read_own_checkpoint(*known) if checkpoint and checkpoint.is_file() else None)
+
+    def read():
+        if not checkpoint or not checkpoint.is_file():
+            return None
+        return read_own_checkpoint(checkpoint, config.identity, share.world, older=config.first_identity)
+
+    saved = from_first(read)
     method = _build(config, batches, warm=saved is None, show=show, features=features)
     rows: list[dict[str, float]] = []
     steps = pd.DataFrame()

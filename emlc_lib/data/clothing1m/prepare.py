@@ -21,7 +21,7 @@ from ..splits import Split
 from ...runtime.parameters import DataUnavailable
 from ...runtime.places import data_root
 from ...runtime.randomness import Stream, numpy_generator
-from ...training.config import Config
+from ..parameters import DataParameters
 
 
 COMMAND = "python -m emlc_lib.data.clothing1m.prepare"
@@ -31,7 +31,7 @@ ON_REQUEST = "Clothing1M is given by its authors on request; the README says how
 
 
 def prepare_clothing1m(
-    config: Config, folder: Path | None = None, *, sides: tuple[int, int] | None = None
+    config: DataParameters, folder: Path | None = None, *, sides: tuple[int, int] | None = None
 ) -> ExperimentData:
     """The data of a run on Clothing1M; images are decoded as batches are drawn.
 
