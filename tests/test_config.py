@@ -1,21 +1,27 @@
 """The configuration: every mistake is one ConfigError that names the parameter; presets and names of runs."""
 
 import json
+import pickle
 import re
-from typing import get_args
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from emlc_lib.experiments.runs import command
+from emlc_lib.methods import METHODS
 from emlc_lib.runtime.parameters import ConfigError, unknown_name
-from emlc_lib.training.config import Config
-from emlc_lib.training.config import Method as MethodName
+from emlc_lib.training.config import config_class, from_values
 from emlc_lib.training.presets import PRESETS, WARM_START, make_config
+from emlc_lib.training.run_digest import NOT_COUNTED
 
+FIGURES = Path(__file__).resolve().parents[1] / "figures"
+# Methods whose student is differentiated forwards.
+FORWARD_MODE = ("emlc", "mlc", "mslc", "mwnet")
 NAN = float("nan")
 
 
@@ -137,7 +143,7 @@ def test_unknown_names_come_with_a_suggestion():
     with pytest.raises(ConfigError, match="did you mean 'noise'") as caught:
         digits(nosie=0.9)
     # And with what there is.
-    for name in Config.model_fields:
+    for name in config_class("emlc").model_fields:
         assert name in str(caught.value)
     with pytest.raises(ConfigError, match=r"^xyz: unknown parameter") as caught:
         digits(xyz=1)
@@ -297,7 +303,6 @@ class TestPresets:
         assert json.dumps(PRESETS) == before
 
 
-OTHER_METHODS = set(get_args(MethodName)) - {"emlc"}
 BASE = {
     "dataset": "cifar10",
     "preset": "quick",
@@ -421,65 +426,106 @@ CHANGES = {
 }
 
 
-# Which method looks at a parameter that not all look at, and one that does not look at it.
-USED = {
-    **dict.fromkeys(["k"], ("mlc", "fasten")),
-    **dict.fromkeys(["meta_pass"], ("mslc", "emlc")),
-    **dict.fromkeys(
-        ["teacher_lr", "teacher_momentum", "corruption", "meta_term", "meta_weights"], ("emlc", "mlc")
-    ),
-    **dict.fromkeys(["step_order", "step_mean", "teacher_pass"], ("emlc", "mlc")),
-    **{name: (name.split("_")[0], "emlc") for name in CHANGES if name.split("_")[0] in OTHER_METHODS},
-}
+def of(method, **changes):
+    """A configuration with the values of ``BASE`` that the method has."""
+    own = config_class(method).model_fields
+    return config_class(method)(**{n: v for n, v in BASE.items() if n in own} | {"method": method} | changes)
 
 
 class TestIdentity:
     @pytest.fixture
     def base(self):
-        return Config(**BASE)
+        return of("emlc")
 
-    def test_digest_and_name_change_with_every_field(self, base, cuda, tmp_path):
+    @pytest.mark.parametrize("method", METHODS)
+    def test_digest_and_name_change_with_every_field_that_counts(self, method, cuda, tmp_path):
         cuda(True)
-        assert set(CHANGES) == set(BASE) == set(Config.model_fields)
         file = tmp_path / "weights.safetensors"
         save_file({"w": torch.zeros(1)}, file, metadata={"model": "resnet_narrow", "dataset": "cifar10"})
-        changes = [{name: value} for name, value in CHANGES.items() if name != "start_weights"]
-        # On a GPU tf32 is allowed; compile and a shared primal exclude each other.
-        changes = [c | {"device": "cuda"} if {"precision", "cuda_graph"} & c.keys() else c for c in changes]
-        changes = [c | {"share_primal": False} if "compile" in c else c for c in changes]
-        # Some count for some methods alone; each is compared with the method's defaults too.
-        changes = [c | {"method": USED[name][0]} if (name := next(iter(c))) in USED else c for c in changes]
-        changes = [c | {"noise_type": "asymmetric"} if "asymmetric_map" in c else c for c in changes]
-        changes += [{"method": method} for method in {user for user, _ in USED.values()} - {"emlc"}]
-        stepped = {"schedule": "lr_step"}
-        changes = [c | stepped if {"lr_step_epoch", "lr_step_factor"} & c.keys() else c for c in changes]
+        on_cuda, stepped = {"device": "cuda"}, {"schedule": "lr_step"}
         clothing = {"dataset": "clothing1m", "noise_type": "real", "preset": "smoke"}
-        changes = [c | clothing if "resized_copy" in c else c for c in changes]
-        changes += [stepped, clothing]
-        imagenet = {"model": "resnet50_imagenet", "start": "imagenet"}
-        changes += [imagenet, imagenet | {"start_weights": str(file)}]
+        # What a value needs beside it to be allowed, or to be looked at.
+        beside = {
+            "precision": on_cuda, "compile": {"share_primal": False} if method in FORWARD_MODE else {},
+            "asymmetric_map": {"noise_type": "asymmetric"}, "lr_step_epoch": stepped, "lr_step_factor": stepped,
+            "resized_copy": clothing, "start_weights": {"start": "simclr"},
+        }  # fmt: skip
+        fields = set(config_class(method).model_fields) - {"method", "human_labels", "human_key", *NOT_COUNTED}
+        changes = [{n: CHANGES[n]} | beside.get(n, {}) for n in fields - {"start_weights"}]
         changes.append({"start": "simclr", "start_weights": str(file)})  # which are the shipped ones otherwise
-        configs = [base, *(Config(**BASE | change) for change in changes)]
-        assert len({config.digest for config in configs}) == len(configs)
+        changes += [on_cuda | {"precision": "bfloat16"}, stepped, clothing]
+        configs = [of(method), *(of(method, **change) for change in changes)]
+        digests = {config.digest for config in configs}
+        assert len(digests) == len(configs)
         assert len({config.name for config in configs}) == len(configs)
-        assert all(re.fullmatch("[0-9a-f]{8}", config.digest) for config in configs)
+        assert all(re.fullmatch("[0-9a-f]{8}", digest) for digest in digests)
+
+    def test_methods_differ(self):
+        assert len({of(method).digest for method in METHODS}) == len(METHODS)
+
+    def test_where_it_is_computed_does_not_count(self, base, cuda):
+        cuda(True)
+        assert of("emlc", device="cuda").name == of("emlc", device="cuda", cuda_graph=True).name == base.name
+
+    def test_defaults_do_not_count(self, base):
+        """So that a parameter that is new renames no run."""
+        fields = config_class("emlc").model_fields
+        assert "momentum" not in base.identity
+        assert of("emlc", momentum=0.5).identity["momentum"] == 0.5
+        for name in base.identity.keys() & fields.keys():
+            assert fields[name].is_required() or getattr(base, name) != fields[name].default or name == "method"
 
     def test_equal_configurations_have_equal_digests(self, base):
-        assert base.digest == make_config(**BASE).digest == Config(**dict(reversed(BASE.items()))).digest
+        reordered = dict(reversed(base.model_dump().items()))
+        assert base.digest == make_config(**reordered).digest == from_values(reordered).digest
         # 1 and 1.0 are the same rate, wherever it was written down.
         assert digits(noise=1).digest == digits(noise=1.0).digest
-        again = Config(**json.loads(json.dumps(base.model_dump())))
-        assert again == base
+        again = from_values(json.loads(json.dumps(base.model_dump())))
+        assert again == base == pickle.loads(pickle.dumps(base))
         assert again.digest == base.digest
 
-    def test_another_methods_parameters_do_not_count(self, base):
-        """So that a run keeps its name when methods are added to the project."""
-        for name, (_, other) in USED.items():
-            values = BASE | {"method": other}
-            assert Config(**values | {name: CHANGES[name]}).digest == Config(**values).digest, name
-        assert Config(**BASE | {"asymmetric_map": "random"}).digest == base.digest  # the noise is symmetric
+    def test_another_methods_parameters_are_refused(self):
+        for method in METHODS:
+            for other in METHODS:
+                for name in (
+                    METHODS[other].Parameters.model_fields.keys() - config_class(method).model_fields.keys()
+                ):
+                    with pytest.raises(
+                        ConfigError, match=rf"^{name}: is a parameter of method .*{other}.*, not of"
+                    ):
+                        digits(method=method, **{name: CHANGES[name]})
+
+    def test_what_another_value_switches_off_does_not_count(self, base):
+        assert of("emlc", asymmetric_map="random").digest == base.digest  # the noise is symmetric
         for name in ("lr_step_epoch", "lr_step_factor"):  # of another schedule
-            assert Config(**BASE | {name: CHANGES[name]}).digest == base.digest
+            assert of("emlc", **{name: CHANGES[name]}).digest == base.digest
+
+    @pytest.mark.parametrize(
+        "table",
+        [
+            "quick_cifar10",
+            "smoke_digits",
+            "ablation_quick_cifar10",
+            "quick_cifar10_8_epochs",
+            "fidelity_quick_cifar10_runs",
+            "fidelity_smoke_digits_runs",
+        ],
+    )
+    def test_runs_of_the_first_schema_are_found_by_their_names(self, table):
+        """Committed tables have the digests that their runs had then, and commands that make the runs."""
+        rows = pd.read_csv(FIGURES / f"{table}.csv")
+        assert len(rows) > 5
+        for row in rows.itertuples():
+            options = re.search(r"-y '(.*)'", row.command)
+            changes = json.loads(options[1])["options"] if options else {}
+            epochs = re.search(r"-p epochs (\d+)", row.command)
+            changes |= {"epochs": int(epochs[1])} if epochs else {}
+            changes |= {"k": row.k} if METHODS[row.method].looks_ahead else {}
+            config = make_config(
+                dataset=row.dataset, preset=row.preset, noise_type=row.noise_type, noise=row.noise,
+                method=row.method, seed=row.seed, device="cpu", **changes,
+            )  # fmt: skip
+            assert config.first_name.endswith(f"-{row.digest}"), row.command
 
     def test_human_labels_count_by_what_is_in_them(self, tmp_path):
         def config(folder, label):
@@ -495,7 +541,7 @@ class TestIdentity:
 
     def test_names_are_readable_and_fit_for_a_folder(self, base):
         assert base.name == f"cifar10-quick-symmetric-0.9-emlc-k1-seed0-{base.digest}"
-        plain = digits(method="cross_entropy", noise=0.0, seed=7, k=5)
+        plain = digits(method="cross_entropy", noise=0.0, seed=7)
         assert plain.name == f"digits-smoke-symmetric-0-cross_entropy-seed7-{plain.digest}"
         other = digits(method="mlc", noise=0.5, k=5)
         assert other.name == f"digits-smoke-symmetric-0.5-mlc-k5-seed0-{other.digest}"
@@ -513,11 +559,11 @@ class TestIdentity:
             base.noise = 0.5
         assert base.noise == 0.9
         # Equal configurations can stand for each other in a set.
-        assert len({base, Config(**BASE)}) == 1
+        assert len({base, of("emlc")}) == 1
 
     def test_unknown_fields_are_refused_without_make_config_too(self):
         with pytest.raises(ValidationError, match="nosie"):
-            Config(**BASE | {"nosie": 0.9})
+            of("emlc", nosie=0.9)
 
 
 def test_every_training_image_can_be_asked_for():

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..runtime.randomness import WHOLE, Share
-
 
 def soft_cross_entropy(logits: Tensor, soft_labels: Tensor) -> Tensor:
     """Eq. 6: the mean over samples of CE(q, p), a scalar. Both arguments are (n, C)."""
@@ -25,7 +23,11 @@ def gate_loss(gate_logits: Tensor, is_clean: Tensor) -> Tensor:
 
 
 def corrupt_half(
-    labels: Tensor, logits: Tensor, strategy: str, generator: torch.Generator | None, share: Share = WHOLE
+    labels: Tensor,
+    logits: Tensor,
+    strategy: str,
+    generator: torch.Generator | None,
+    share: tuple[int, int] = (0, 1),
 ) -> Tensor:
     """Section 3.6: corrupts the first half (rounded down) of a clean batch; batches are shuffled.
 
@@ -36,17 +38,19 @@ def corrupt_half(
             ``random`` draws uniformly from all C classes, so that a label can stay clean: the target of the
             BCE term is whether a label *is* right, not whether it was drawn; ``none`` changes nothing.
         generator: a CPU generator; used by ``random`` only.
-        share: which samples of a batch of ``n * share.world`` these are; what is corrupted is that batch's half.
+        share: (rank, world): these are every world-th sample, from the rank-th on, of ``n * world``; what
+            is corrupted is that batch's half.
 
     Returns:
         (n,) int64 labels.
     """
-    whole_half = len(labels) * share.world // 2
-    half = len(share.of(range(whole_half)))
+    rank, world = share
+    whole_half = len(labels) * world // 2
+    half = len(range(whole_half)[rank::world])
     if strategy == "none":
         return labels
     if strategy == "random":
-        drawn = share.of(torch.randint(logits.shape[1], (whole_half,), generator=generator)).to(labels.device)
+        drawn = torch.randint(logits.shape[1], (whole_half,), generator=generator)[rank::world].to(labels.device)
     elif strategy == "adversarial":
         true = labels[:half].unsqueeze(1)
         drawn = logits[:half].scatter(1, true, -torch.inf).argmax(dim=1)

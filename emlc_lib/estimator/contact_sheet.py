@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..experiments.figures.style import BLUE, GREY, style
+from ..runtime.drawing import BLUE, GREY, style
 
 # Pixels of the longer side.
 SMALL = 32

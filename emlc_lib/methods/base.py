@@ -89,6 +89,8 @@ class Method(ABC):
     Attributes:
         name, label: what parameters and what figures call it.
         looks_ahead: whether it has a parameter k, the student's steps per update of what teaches it.
+        always_with_k: whether figures say k = 1, too.
+        look: its colour and marker in figures.
         sees_noise: whether it looks at the noisy set's labels at all.
         parallel: whether several processes can share its batches (:mod:`emlc_lib.runtime.parallel`).
         Parameters: all that it looks at.
@@ -102,6 +104,8 @@ class Method(ABC):
     name: ClassVar[str]
     label: ClassVar[str]
     looks_ahead: ClassVar[bool] = False
+    always_with_k: ClassVar[bool] = False
+    look: ClassVar[tuple[str, str]] = ("#CC79A7", "x")
     sees_noise: ClassVar[bool] = True
     parallel: ClassVar[bool] = False
     Parameters: ClassVar[type[MethodParameters]] = MethodParameters

@@ -11,6 +11,8 @@ from .base import Method
 class CrossEntropy(Method, name="cross_entropy", label="cross-entropy, noisy labels", parallel=True):
     """Empirical risk minimisation (eq. 2) on the noisy labels as they are given."""
 
+    look = ("#666666", "<")
+
     def step(self, t: int) -> dict[str, Tensor]:
         batch = self.batches.noisy(t)
         loss = F.cross_entropy(self.logits(batch.x), batch.given)
@@ -23,6 +25,8 @@ class CleanOnly(Method, name="clean_only", label="clean labels only", parallel=T
 
     The small set is passed through many times, with its full augmentation.
     """
+
+    look = ("#666666", "D")
 
     def step(self, t: int) -> dict[str, Tensor]:
         size = min(self.config.batch_size, len(self.batches.data.clean_labels))

@@ -49,13 +49,15 @@ class Draw(NamedTuple):
     given: Tensor | None = None
 
 
-class EMLC(Method, name="emlc", label="EMLC", looks_ahead=True, parallel=True):
+class EMLC(Method, name="emlc", label="EMLC", looks_ahead=True, always_with_k=True, parallel=True):
     """The student learns from the teacher's soft labels; every k steps the teacher learns from the student.
 
     With k = 1 the meta-gradient is exact (Prop. 1). With k > 1 it is Prop. 2's, that with momentum-aware
     weights, or the exact one, as ``config.meta_weights`` says. Both networks run in training mode; the
     student's clean pass and the forward-mode pass leave running statistics alone.
     """
+
+    look = ("#0072B2", "o")
 
     class Parameters(TangentParameters):
         k: int = Field(1, ge=1, le=1000, description="student steps per teacher update (Algorithm 1)")

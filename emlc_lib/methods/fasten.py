@@ -81,6 +81,8 @@ class FasTEN(Method, name="fasten", label="FasTEN"):
         transition: (C, C), the last step's estimate.
     """
 
+    look = ("#222222", "*")
+
     class Parameters(MethodParameters):
         fasten_threshold: float = Field(
             0.8, ge=0, le=1, description="rho, the confidence from which a label is corrected"

@@ -100,6 +100,8 @@ class _FeaturesAndLogits(nn.Module):
 class MLC(Method, name="mlc", label="MLC", looks_ahead=True):
     """The student learns from the LCN's soft labels; the LCN learns from the student's clean loss afterwards."""
 
+    look = ("#D55E00", "v")
+
     class Parameters(TangentParameters):
         k: int = Field(1, ge=1, le=1000, description="student steps per teacher update (Algorithm 1)")
         mlc_lr: float = Field(3e-4, gt=0, le=1, description="Adam's rate for the label correction network")

@@ -125,6 +125,8 @@ class MLNT(Method, name="mlnt", label="MLNT"):
     compiled networks have no second derivative.
     """
 
+    look = ("#56B4E9", "X")
+
     class Parameters(MethodParameters):
         mlnt_sets: int = Field(10, ge=1, le=100, description="M, sets of synthetic labels per batch")
         mlnt_lr: float = Field(0.2, gt=0, le=10, description="alpha, the learning rate of the look-ahead step")

@@ -106,6 +106,8 @@ class LabelMemory(nn.Module):
 class MSLC(Method, name="mslc", label="MSLC"):
     """The student learns from labels that two small networks combine; these learn from its clean loss."""
 
+    look = ("#CC79A7", "^")
+
     class Parameters(TangentParameters):
         mslc_lr: float = Field(1e-3, gt=0, le=1, description="Adam's rate for the two coefficient networks")
         mslc_plain_share: float = Field(

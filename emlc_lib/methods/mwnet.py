@@ -82,6 +82,8 @@ class MWNet(Method, name="mwnet", label="MW-Net"):
     Besides the losses it logs the mean weight of right and of wrong labels.
     """
 
+    look = ("#E69F00", "P")
+
     class Parameters(TangentParameters):
         mwnet_lr: float = Field(1e-3, gt=0, le=10, description="Adam's learning rate for the weight net; constant")
 

@@ -124,9 +124,13 @@ class OwnConfig(Config):
     model: Literal[Model, "own"]
 
 
-@functools.cache
 def config_class(method: str, own: bool = False) -> type[Config]:
     """The configuration of a method, which has its parameters and no other's; ``own`` for a user's images."""
+    return _config_class(method, own)
+
+
+@functools.cache
+def _config_class(method: str, own: bool) -> type[Config]:
     base = OwnConfig if own else Config
     bases = (base, METHODS[method].Parameters)
     return create_model(f"{base.__name__}_{method}", __base__=bases, method=(Literal[method], method))

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from .style import BLUE, GREEN, GREY, ORANGE, PINK, style
+from ...runtime.drawing import BLUE, GREEN, GREY, ORANGE, PINK, style
 
 
 def cost_of_steps(cost: pd.DataFrame) -> Figure:

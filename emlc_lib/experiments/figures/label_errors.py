@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import AMBER, BLUE, GREEN, GREY, LOOKS, ORANGE, PINK, SKY, method_name, style
+from ...runtime.drawing import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SKY, style
+from .style import look, method_name
 
 _COLOURS = (BLUE, SKY, GREEN, ORANGE, AMBER, PINK, GREY)
 
@@ -44,7 +45,7 @@ def label_errors(table: pd.DataFrame) -> Figure:
             axis.set_ylabel(name)
         axes[1].plot(range(len(shares)), 100 * shares, color=GREY, ls=":", label="random order")
         names = {what: method_name(what.removeprefix("student: "), 1) for what in students["what"].unique()}
-        looks = {what: LOOKS[name] for what, name in names.items()}
+        looks = {what: look(name) for what, name in names.items()}
         _points(axes[2], students, "test_accuracy", 100, shares, looks, names)
         axes[2].set_ylabel("test accuracy of the student, %")
         for axis in axes:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import BLUE, GREEN, ORANGE, PINK, style
+from ...runtime.drawing import BLUE, GREEN, ORANGE, PINK, style
 
 
 def look_ahead_errors(errors: pd.DataFrame) -> Figure:

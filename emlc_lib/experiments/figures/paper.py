@@ -13,7 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import BLUE, GREEN, GREY, LOOKS, ORANGE, PINK, seed_count, style
+from ...runtime.drawing import BLUE, GREEN, GREY, ORANGE, PINK, style
+from .style import look, seed_count
 
 
 def _band(axis: Axes, part: pd.DataFrame, x: str, y: str, **look) -> None:
@@ -34,7 +35,7 @@ def label_recovery(curves: pd.DataFrame, given: float, caption: str = "") -> Fig
     with style():
         figure, axis = plt.subplots(figsize=(7.5, 4.4))
         for name, part in curves.groupby("name", sort=False):
-            colour = LOOKS.get(name, (PINK, "x"))[0]
+            colour = look(name)[0]
             _band(axis, part, "epoch", "all_", color=colour, label=name)
             _band(axis, part, "epoch", "wrong", color=colour, ls="--")
         axis.axhline(100 * given, color=GREY, ls=":", label="right as given")
@@ -55,7 +56,7 @@ def meta_losses(curves: pd.DataFrame, caption: str = "") -> Figure:
     with style():
         figure, axis = plt.subplots(figsize=(7.5, 4.4))
         for name, part in curves.dropna(subset="meta_loss").groupby("name", sort=False):
-            _band(axis, part, "step", "meta_loss", color=LOOKS.get(name, (PINK, "x"))[0], label=name)
+            _band(axis, part, "step", "meta_loss", color=look(name)[0], label=name)
         axis.set_yscale("log")
         low, high = axis.get_ylim()
         ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if low <= t <= high]

@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import LOOKS, PINK, method_name, seed_count, style
+from ...runtime.drawing import style
+from .style import look, method_name, seed_count
 
 
 def accuracy_over_noise(table: pd.DataFrame) -> Figure:
@@ -24,7 +25,7 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
         drawn = [key for key, _ in table.groupby(["method", "k"], sort=False) if key[0] != "clean_only"]
         for (method, k), part in table.groupby(["method", "k"], sort=False):
             name = method_name(method, k)
-            colour, marker = LOOKS.get(name, (PINK, "x"))
+            colour, marker = look(name)
             accuracy = 100 * part["test_accuracy"]
             if method == "clean_only":
                 mean, spread = accuracy.mean(), accuracy.std()

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from .style import BLUE, GREEN, GREY, ORANGE, PINK, style
+from ...runtime.drawing import BLUE, GREEN, GREY, ORANGE, PINK, style
 
 
 def transition_matrices(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import BLUE, GREY, ORANGE, style
+from ...runtime.drawing import BLUE, GREY, ORANGE, style
 
 
 def training_curves(epochs: pd.DataFrame, title: str = "") -> Figure:
