@@ -81,9 +81,9 @@ def clothing1m(tmp_path_factory):
 @pytest.fixture
 def small_images(monkeypatch):
     """Images of Clothing1M have 16 pixels, so that a training takes a second."""
-    for module in ("clothing1m", "clothing1m_folder"):
-        monkeypatch.setattr(f"emlc_lib.{module}.RESIZE", 20)
-        monkeypatch.setattr(f"emlc_lib.{module}.CROP", 16)
+    for module in ("prepare", "folder"):
+        monkeypatch.setattr(f"emlc_lib.data.clothing1m.{module}.RESIZE", 20)
+        monkeypatch.setattr(f"emlc_lib.data.clothing1m.{module}.CROP", 16)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from emlc_lib.experiments.figures import __init__ as figures
+from emlc_lib.experiments import figures
 from emlc_lib.experiments.toy_problem import compare_weights
 from emlc_lib.methods.emlc import EMLC
 

@@ -19,7 +19,7 @@ SHORT = {"dataset": "digits", "preset": "smoke", "epochs": 2, "n_noisy": 180, "b
 @pytest.fixture(autouse=True)
 def meta_allowed(monkeypatch):
     """Configurations take the device ``meta``, which users have no use for."""
-    for place in ("config.known_device", "presets.check_device", "simclr.check_device"):
+    for place in ("data.parameters.known_device", "training.presets.check_device", "networks.simclr.check_device"):
         monkeypatch.setattr(f"emlc_lib.{place}", lambda device: device)
 
 

@@ -13,9 +13,7 @@ import torch
 from emlc_lib import make_config, prepare, run
 from emlc_lib.experiments.runs import command, find_runs, load_run
 from emlc_lib.experiments.tables import accuracy_table, paper_accuracy, table_2
-from emlc_lib.methods import METHODS
 from emlc_lib.runtime.checkpoint import CheckpointError
-from emlc_lib.training.config import Method as MethodName
 from emlc_lib.training.evaluation import best_epoch
 from emlc_lib.training.trainer import CHECKPOINT, train
 
@@ -33,10 +31,6 @@ def bits(result):
 
 def same_bits(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_the_registry_and_the_configuration_name_the_same_methods():
-    assert set(METHODS) == set(MethodName.__args__)
 
 
 @pytest.mark.parametrize(

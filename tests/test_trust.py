@@ -25,7 +25,7 @@ PERMITTED = {
     ("imagenet.py", "import pickle"): "",  # for the name of its error
     ("imagenet.py", "torch.load"): "weights_only=True",
     ("imagenet.py", "PUBLISHED.get_state_dict"): "weights_only=True",
-    ("backbones.py", "weights.get_state_dict"): "check_hash=True, weights_only=True",
+    ("features.py", "weights.get_state_dict"): "check_hash=True, weights_only=True",
 }
 
 

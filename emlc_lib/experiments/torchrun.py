@@ -15,8 +15,8 @@ from typing import Any
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from ..runtime.parallel import group, own_share
-from ..runtime.parameters import ConfigError, checked
-from ..training.config import Config
+from ..runtime.parameters import ConfigError
+from ..training.config import Config, from_values
 from ..training.presets import make_config
 from ..training.processes import check_processes
 from .runs import run
@@ -57,7 +57,7 @@ def _config(args: argparse.Namespace) -> Config:
         return make_config(**given)
     if given:
         raise ConfigError("--config: is a whole configuration; give it or -p")
-    return checked(Config, **args.config)
+    return from_values(args.config)
 
 
 def _value(text: str) -> Any:

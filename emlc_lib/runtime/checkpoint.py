@@ -226,9 +226,9 @@ def read_npz(path: Path, parameter: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{parameter}: {path} is not a readable .npz archive ({error})") from error
 
 
-def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+def save_file(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Writes a safetensors file, and no other: safetensors' own function leaves one beside it if it is killed."""
-    path.write_bytes(save(tensors, metadata=metadata))
+    Path(path).write_bytes(save(tensors, metadata=metadata))
 
 
 def save_weights(

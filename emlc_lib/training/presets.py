@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -115,12 +115,14 @@ def make_config(
     return config
 
 
-def _refuse_others(names: Iterable[str], method: str, cls: type[Config]) -> None:
-    """Raises a ConfigError about the first name that is no parameter of this method's configuration."""
-    for name in sorted(names):
+def _refuse_others(values: Mapping[str, Any], method: str, cls: type[Config]) -> None:
+    """Raises a ConfigError about the first value whose name is no parameter of this method's configuration."""
+    for name in sorted(values):
         if name in cls.model_fields:
             continue
         owners = [other for other in METHODS if name in config_class(other).model_fields]
+        if owners and values[name] is None:
+            continue
         if owners:
             raise ConfigError(f"{name}: is a parameter of method {' and '.join(owners)}, not of {method}")
         raise ConfigError(unknown_name(name, cls.model_fields))
