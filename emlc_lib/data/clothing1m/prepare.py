@@ -27,7 +27,7 @@ from ..parameters import DataParameters
 COMMAND = "python -m emlc_lib.data.clothing1m.prepare"
 
 
-ON_REQUEST = "Clothing1M is given by its authors on request; the README says how to ask for it."
+ON_REQUEST = "Clothing1M is given by its authors on request; 11_clothing1m says whom to ask."
 
 
 def prepare_clothing1m(
