@@ -4,6 +4,10 @@ One job is one run, all jobs are one array. The folder of runs, the data root an
 system that all machines share. Finished runs are left out. A job that is preempted, or comes to its time limit, is
 queued again and goes on from the last epoch's checkpoint; so the limit must be longer than an epoch.
 
+submitit comes with ``pip install -e '.[cluster]'``. ``--dry-run`` lists the jobs and needs neither cluster, GPU
+nor submitit; ``--local`` tries them on this machine. SimCLR weights that a run starts from must be there before.
+Tested with stand-ins for SLURM's commands, not yet on a cluster.
+
 Two processes at the same run wait for each other by a file lock, as everywhere
 (:func:`emlc_lib.experiments.runs.run`). Not every network file system has such locks, so do not submit a list of
 runs again while its jobs are still there.

@@ -1,6 +1,12 @@
-"""One run by several processes: ``torchrun --nproc-per-node 2 -m emlc_lib.experiments.torchrun --help``.
+r"""One run by several processes: ``torchrun --nproc-per-node 2 -m emlc_lib.experiments.torchrun --help``.
 
-See :mod:`emlc_lib.runtime.parallel` for what they compute.
+The same line on each of two machines, with eight GPUs each::
+
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-id emlc --rdzv-endpoint FIRST_MACHINE:29400 \
+        -m emlc_lib.experiments.torchrun -p dataset clothing1m -p noise_type real -p preset paper
+
+If a process dies, torchrun ends all, and the same command goes on from the last epoch's checkpoint. See
+:mod:`emlc_lib.runtime.parallel` for what they compute.
 """
 
 from __future__ import annotations
