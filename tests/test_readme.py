@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 from scipy import stats
@@ -10,8 +11,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
-# The rooms of emlc_lib are named by the README before every file has moved into its own.
-IN_ROOMS = (ROOT / "emlc_lib" / "core").is_dir()
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 COLUMNS = [("symmetric", 0.2), ("symmetric", 0.5), ("symmetric", 0.8), ("symmetric", 0.9), ("asymmetric", 0.4)]
 ROWS = [("cross_entropy", 1), ("clean_only", 1), ("emlc", 1), ("emlc", 5)]
@@ -66,26 +66,31 @@ def test_bold_is_what_is_clearly_best():
 
 
 def test_every_notebook_is_on_the_map():
-    notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert len(notebooks) >= 13
-    assert notebooks == set(re.findall(r"\]\(notebooks/(\w+)\.ipynb\)", README))
+    assert len(NOTEBOOKS) >= 13
+    assert {path.stem for path in NOTEBOOKS} == set(re.findall(r"\]\(notebooks/(\w+)\.ipynb\)", README))
 
 
 def test_every_room_is_on_the_map():
     rooms = set(re.findall(r"^\| `emlc_lib/(\w+)/` \|", README, flags=re.M))
-    assert len(rooms) >= 9
-    if IN_ROOMS:
-        packages = {path.parent.name for path in (ROOT / "emlc_lib").glob("*/__init__.py")}
-        assert rooms == packages | {"weights"}
+    assert rooms == {path.parent.name for path in (ROOT / "emlc_lib").glob("*/__init__.py")} | {"weights"}
+
+
+def named(text):
+    """The paths that a text names, links and notebooks in it."""
+    folders = r"\b(?:emlc_lib|notebooks|figures|tests|benchmarks|data)/[\w./-]*"
+    paths = {path.rstrip(".") for path in re.findall(folders, text)} | set(re.findall(r"\]\(([\w./-]+)\)", text))
+    return paths | {f"notebooks/{name}.ipynb" for name in re.findall(r"`(\d\d_\w+)`", text)}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_it_names_exists(page):
-    folders = r"\b(?:emlc_lib|notebooks|figures|tests|benchmarks|data)/[\w./-]*"
-    paths = {path.rstrip(".") for path in re.findall(folders, PAGES[page])}
-    paths |= set(re.findall(r"\]\(([\w./-]+)\)", PAGES[page]))
-    paths |= {f"notebooks/{name}.ipynb" for name in re.findall(r"`(\d\d_\w+)`", PAGES[page])}
-    if not IN_ROOMS:
-        paths = {path for path in paths if not path.startswith("emlc_lib/")}
-    assert len(paths) >= 5
-    assert not [path for path in sorted(paths) if not (ROOT / path).exists()]
+    assert len(named(PAGES[page])) >= 10
+    assert not [path for path in sorted(named(PAGES[page])) if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_path_in_the_text_of_a_notebook_exists(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert named(text)
+    assert not [name for name in sorted(named(text)) if not (ROOT / name).exists()]
