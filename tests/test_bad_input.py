@@ -18,7 +18,7 @@ from emlc_lib.experiments.label_errors import out_of_fold
 from emlc_lib.experiments.notebook import check_parameters, committed_table
 from emlc_lib.experiments.studies import look_ahead, run_study
 from emlc_lib.experiments.sweep import grid, sweep
-from emlc_lib.networks.simclr import make_pretrain_config
+from emlc_lib.networks.pretrain_config import make_pretrain_config
 
 NAN = float("nan")
 
