@@ -18,7 +18,7 @@ from emlc_lib.experiments.label_errors import out_of_fold
 from emlc_lib.experiments.notebook import check_parameters, committed_table
 from emlc_lib.experiments.studies import look_ahead, run_study
 from emlc_lib.experiments.sweep import grid, sweep
-from emlc_lib.networks.simclr import make_pretrain_config
+from emlc_lib.networks.pretrain_config import make_pretrain_config
 
 NAN = float("nan")
 
@@ -59,7 +59,7 @@ PARAMETERS = [
     refuse("dataset", r"dataset: .*'cifar10'.*'cfar10'\); did you mean 'cifar10'\?",
            lambda: config(dataset="cfar10")),
     refuse("dataset a list", r"dataset: .*'cifar10'.*\['cifar10'\]", lambda: config(dataset=["cifar10"])),
-    refuse("method", r"method: .*'mslc'.*'emcl'\); did you mean 'emlc'\?", lambda: config(method="emcl")),
+    refuse("method", r"method: 'emcl' is not one of .*mslc.*; did you mean 'emlc'\?", lambda: config(method="emcl")),
     refuse("preset", r"preset: 'quik' is not one of auto, .*; did you mean 'quick'\?",
            lambda: config(preset="quik")),
     refuse("name", r"nosie: unknown parameter; did you mean 'noise'\? Known are: ", lambda: config(nosie=0.9)),

@@ -24,7 +24,7 @@ from emlc_lib.experiments.sweep import grid
 from emlc_lib.experiments.tables import accuracy_table
 from emlc_lib.methods import METHODS
 from emlc_lib.networks import imagenet
-from emlc_lib.networks.simclr import make_pretrain_config
+from emlc_lib.networks.pretrain_config import make_pretrain_config
 from emlc_lib.runtime.parameters import DataUnavailable
 from emlc_lib.training.presets import learning_rates
 from emlc_lib.training.start import initial_networks

@@ -137,6 +137,9 @@ class TestBuild:
             ("small_cnn", 32, 3, 64),
             ("resnet_narrow", 32, 3, 64),
             ("resnet_narrow", 28, 1, 64),
+            ("resnet_small", 32, 3, 256),
+            ("resnet_small", 28, 1, 256),
+            ("resnet_small", 16, 3, 256),
             ("resnet34", 32, 3, 512),
             ("resnet50", 32, 3, 2048),
         ],
@@ -175,6 +178,11 @@ class TestBuild:
             narrow += conv_and_norm(inputs, outputs, 3) + conv_and_norm(outputs, outputs, 3)
             narrow += conv_and_norm(inputs, outputs, 1) if shortcut else 0
         assert parameter_count(build_classifier("resnet_narrow", 10, 3, generator())) == narrow + 64 * 10 + 10
+        pooled, inputs = (3 * 4 + 1) * 16, 16
+        for outputs in (32, 128, 256):
+            pooled += conv_and_norm(inputs, outputs, 3) + 2 * conv_and_norm(outputs, outputs, 3)
+            inputs = outputs
+        assert parameter_count(build_classifier("resnet_small", 10, 3, generator())) == pooled + 256 * 10 + 10
         cnn = conv_and_norm(1, 16, 3) + conv_and_norm(16, 32, 3) + (32 * 4 * 4 * 64 + 64)
         assert parameter_count(small(n_classes=10)) == cnn + 64 * 10 + 10
 
@@ -189,7 +197,7 @@ class TestBuild:
             model.eval()(torch.zeros(1, 3, 32, 32))
         assert sides == [(32, 32), (4, 4)]
 
-    @pytest.mark.parametrize("name", ["small_cnn", "resnet_narrow", "resnet34"])
+    @pytest.mark.parametrize("name", ["small_cnn", "resnet_narrow", "resnet_small", "resnet34"])
     def test_no_global_random_state_is_consumed(self, name):
         before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
         build_teacher(build_classifier(name, 10, 3, generator()), generator())

@@ -14,7 +14,8 @@ from emlc_lib.experiments.pretraining import save_pretrained
 from emlc_lib.experiments.runs import command
 from emlc_lib.experiments.tables import accuracy_table, caption, compare, run_table
 from emlc_lib.methods.emlc import EMLC
-from emlc_lib.networks.simclr import make_pretrain_config, pretrain
+from emlc_lib.networks.pretrain_config import make_pretrain_config
+from emlc_lib.networks.simclr import pretrain
 from emlc_lib.runtime.checkpoint import clear_temporaries
 from emlc_lib.training.evaluation import evaluate
 from emlc_lib.training.trainer import CHECKPOINT, train

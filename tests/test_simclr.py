@@ -13,18 +13,13 @@ from sklearn.datasets import make_blobs
 
 from emlc_lib import ConfigError, load_dataset, make_config, prepare
 from emlc_lib.data.batches import Batches
-from emlc_lib.experiments.pretraining import card, command, obtain, save_pretrained, save_with_card
+from emlc_lib.experiments.pretraining import card, command, comparable, obtain, save_pretrained, save_with_card
 from emlc_lib.networks.backbones import build_classifier, build_features
+from emlc_lib.networks.pretrain_config import PretrainConfig, make_pretrain_config
 from emlc_lib.networks.probes import embeddings, knn_probe, linear_probe, probe
-from emlc_lib.networks.simclr import (
-    CHECKPOINT,
-    PretrainConfig,
-    Pretrained,
-    make_pretrain_config,
-    nt_xent,
-    pretrain,
-)
+from emlc_lib.networks.simclr import CHECKPOINT, Pretrained, nt_xent, pretrain
 from emlc_lib.networks.start_weights import SHIPPED_WEIGHTS
+from emlc_lib.networks.views import RECIPES
 from emlc_lib.runtime.checkpoint import CheckpointError, load_weights
 from emlc_lib.training.start import initial_networks
 
@@ -36,29 +31,32 @@ def digits():
     return load_dataset("digits")
 
 
-def defined_nt_xent(first, second, temperature):
-    """Eq. 1 of Chen et al. (2020), view by view, in NumPy."""
-    z = np.concatenate([first, second])
-    n = len(first)
-    total = 0.0
-    for i in range(2 * n):
-        s = [z[i] @ z[j] / (np.linalg.norm(z[i]) * np.linalg.norm(z[j])) / temperature for j in range(2 * n)]
-        other = (i + n) % (2 * n)
-        total += -s[other] + math.log(sum(math.exp(s[j]) for j in range(2 * n) if j != i))
-    return total / (2 * n)
+def defined_nt_xent(projections, temperature):
+    """Eq. 1 of Chen et al. (2020), view by view, in NumPy, for every other view of the same image."""
+    views, n, _ = projections.shape
+    z = projections.reshape(views * n, -1)
+    losses = []
+    for i in range(views * n):
+        s = [z[i] @ z[j] / (np.linalg.norm(z[i]) * np.linalg.norm(z[j])) / temperature for j in range(views * n)]
+        normaliser = math.log(sum(math.exp(s[j]) for j in range(views * n) if j != i))
+        losses += [normaliser - s[j] for j in range(views * n) if j != i and j % n == i % n]
+    assert len(losses) == views * (views - 1) * n
+    return sum(losses) / len(losses)
 
 
+@pytest.mark.parametrize("views", [2, 3, 5])
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
-def test_nt_xent_is_its_definition(temperature):
+def test_nt_xent_is_its_definition(views, temperature):
     generator = torch.Generator().manual_seed(0)
-    first, second = torch.randn(2, 7, 5, generator=generator, dtype=torch.float64)
-    expected = defined_nt_xent(first.numpy(), second.numpy(), temperature)
-    assert nt_xent(first, second, temperature).item() == pytest.approx(expected, rel=1e-12)  # float64 rounding
+    projections = torch.randn(views, 7, 5, generator=generator, dtype=torch.float64)
+    expected = defined_nt_xent(projections.numpy(), temperature)
+    assert nt_xent(projections, temperature).item() == pytest.approx(expected, rel=1e-12)  # float64 rounding
 
 
-def test_nt_xent_of_equal_projections_is_chance():
-    ones = torch.ones(8, 3, dtype=torch.float64)
-    assert nt_xent(ones, ones, 0.5).item() == pytest.approx(math.log(15), rel=1e-12)
+@pytest.mark.parametrize("views", [2, 4])
+def test_nt_xent_of_equal_projections_is_chance(views):
+    ones = torch.ones(views, 8, 3, dtype=torch.float64)
+    assert nt_xent(ones, 0.5).item() == pytest.approx(math.log(8 * views - 1), rel=1e-12)
 
 
 def weights(pretrained):
@@ -86,9 +84,10 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_resuming_gives_the_same_bits(digits, tmp_path, monkeypatch, precision):
-    config = make_pretrain_config(**(TINY | {"epochs": 3, "precision": precision}))
+@pytest.mark.parametrize(("precision", "views"), [("float32", 2), ("bfloat16", 2), ("bfloat16", 3)])
+def test_resuming_gives_the_same_bits(digits, tmp_path, monkeypatch, precision, views):
+    changes = {"views": views, "projection_norm": views > 2}
+    config = make_pretrain_config(**(TINY | {"epochs": 3, "precision": precision} | changes))
     whole = pretrain(config, digits.train_images, show=False)
     import emlc_lib.networks.simclr as module
 
@@ -104,7 +103,15 @@ def test_resuming_gives_the_same_bits(digits, tmp_path, monkeypatch, precision):
     with pytest.raises(Interrupted):
         pretrain(config, digits.train_images, folder=tmp_path, show=False)
     monkeypatch.undo()
-    resumed = pretrain(config, digits.train_images, folder=tmp_path, show=False)
+    rows = []
+
+    def on_epoch(features, row):
+        embeddings(features, digits.test_images, "digits")  # what a look at them changes is changed back
+        rows.append(row)
+
+    resumed = pretrain(config, digits.train_images, folder=tmp_path, show=False, on_epoch=on_epoch)
+    assert [row["epoch"] for row in rows] == [3]
+    assert rows[0]["loss"] == resumed.epochs["loss"].iloc[-1]
     assert equal(weights(whole), weights(resumed))
     assert resumed.epochs["loss"].tolist() == whole.epochs["loss"].tolist()
     # A finished one is read back without a step.
@@ -136,12 +143,18 @@ BAD = [
     ("epochs", {"epochs": "many"}),
     ("batch_size", {"batch_size": 1}),
     ("view_size", {"view_size": 2}),
+    ("views", {"views": 1}),
+    ("smallest", {"smallest": 0}),
+    ("largest", {"largest": 0.5}),
+    ("largest", {"smallest": 0.5, "largest": 0.4}),
     ("lr", {"lr": 0}),
     ("momentum", {"momentum": 1}),
     ("weight_decay", {"weight_decay": -1}),
     ("warmup_epochs", {"warmup_epochs": -1}),
     ("temperature", {"temperature": 0}),
     ("projection_dim", {"projection_dim": 0}),
+    ("projection_hidden", {"projection_hidden": 0}),
+    ("projection_norm", {"projection_norm": "yes, please"}),
     ("precision", {"precision": "float16"}),
     ("device", {"device": "tpu"}),
     ("seed", {"seed": -1}),
@@ -155,6 +168,14 @@ def test_bad_parameters_are_named(name, changes):
         make_pretrain_config(**changes)
 
 
+def test_areas_of_the_configuration_come_before_the_data_sets():
+    usual = RECIPES["cifar10"]
+    assert make_pretrain_config().recipe(usual) == usual
+    assert make_pretrain_config(smallest=0.1).recipe(usual) == usual._replace(smallest=0.1)
+    both = {"smallest": 0.1, "largest": 0.7}
+    assert make_pretrain_config(**both).recipe(usual) == usual._replace(**both)
+
+
 def test_more_images_per_batch_than_there_are(digits):
     with pytest.raises(ConfigError, match=r"^batch_size: 512 is more than the 100 images"):
         pretrain(make_pretrain_config(dataset="digits", batch_size=512), digits.train_images[:100], show=False)
@@ -164,7 +185,8 @@ def test_any_change_is_another_name():
     base = make_pretrain_config(dataset="cifar10", model="resnet_narrow", device="cpu")
     changes = {
         "seed": 1, "epochs": 7, "batch_size": 512, "view_size": 32, "lr": 0.1, "momentum": 0.8,
-        "weight_decay": 0.0,
+        "weight_decay": 0.0, "views": 4, "smallest": 0.1, "largest": 0.7,
+        "projection_hidden": 32, "projection_norm": True,
         "warmup_epochs": 5, "temperature": 0.1, "projection_dim": 64, "precision": "float32", "model": "resnet34",
         "dataset": "cifar100",
     }  # fmt: skip
@@ -325,6 +347,13 @@ class TestShipped:
         classifier = build_classifier("resnet_narrow", 10, 3, torch.Generator().manual_seed(0))
         load_weights(classifier.features, path)
         assert all(v.isfinite().all() for v in classifier.features.state_dict().values())
+
+    def test_later_parameters_rename_no_earlier_pretraining(self):
+        """The card is of a time when every pretraining had two views; its file is still the one that is taken."""
+        card = json.loads((SHIPPED_WEIGHTS / f"{self.NAME}.json").read_text())
+        config = make_pretrain_config(dataset="cifar10", model="resnet_narrow", device="cpu")
+        assert comparable(config) == card["config"]
+        assert config.name == "simclr-cifar10-resnet_narrow-seed0-4aa90d52"
 
     @pytest.mark.cifar10
     def test_neighbours_of_a_part_of_the_data_agree_with_the_card(self):

@@ -18,7 +18,8 @@ from emlc_lib.experiments.runs import command, is_finished, state
 from emlc_lib.experiments.sweep import sweep
 from emlc_lib.networks import simclr
 from emlc_lib.networks.backbones import build_features
-from emlc_lib.networks.simclr import CHECKPOINT, DEFAULTS, make_pretrain_config, pretrain
+from emlc_lib.networks.pretrain_config import DEFAULTS, make_pretrain_config
+from emlc_lib.networks.simclr import CHECKPOINT, pretrain
 from emlc_lib.networks.start_weights import start_weights_file, weights_digest
 from emlc_lib.runtime.checkpoint import load_weights
 

@@ -8,7 +8,8 @@ from strict_device import DeviceMismatch, StrictDevice
 from emlc_lib import EMLCClassifier, make_config, prepare
 from emlc_lib.data.datasets import load_dataset
 from emlc_lib.methods import METHODS
-from emlc_lib.networks.simclr import make_pretrain_config, pretrain
+from emlc_lib.networks.pretrain_config import make_pretrain_config
+from emlc_lib.networks.simclr import pretrain
 from emlc_lib.runtime.checkpoint import CheckpointWriter
 from emlc_lib.training.trainer import train
 

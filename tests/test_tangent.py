@@ -16,7 +16,7 @@ from emlc_lib.networks.backbones import build_classifier
 from emlc_lib.training.start import initial_networks
 
 MODELS = [("small_cnn", 1, 8), ("resnet_narrow", 3, 16), ("resnet34", 3, 8), ("resnet50", 3, 8)]
-MODELS += [("resnet50_imagenet", 3, 64)]  # with max pooling
+MODELS += [("resnet_small", 3, 17), ("resnet50_imagenet", 3, 64)]  # with max pooling
 
 
 @pytest.mark.parametrize(("name", "channels", "side"), MODELS)

@@ -40,8 +40,9 @@ def test_nothing_changes_under_the_empty_recipe(images):
     torch.testing.assert_close(apply_colours(images / 255, matrix, contrast), images / 255, rtol=0, atol=1e-5)
 
 
-def test_crops_stay_inside_and_have_the_stated_area_and_ratio():
-    recipe = ViewRecipe(0.2, True, 0.0, 0.0, 0.0)
+@pytest.mark.parametrize("largest", [1.0, 0.6])
+def test_crops_stay_inside_and_have_the_stated_area_and_ratio(largest):
+    recipe = ViewRecipe(0.2, True, 0.0, 0.0, 0.0, largest)
     theta = crop_maps(20_000, recipe, generator())
     width, height = theta[:, 0, 0].abs(), theta[:, 1, 1]
     assert (theta[:, 0, 2].abs() + width <= 1 + 1e-6).all()
@@ -50,12 +51,12 @@ def test_crops_stay_inside_and_have_the_stated_area_and_ratio():
     inside = (width < 1) & (height < 1)
     area, ratio = (width * height)[inside], (width / height)[inside]
     assert area.min() >= 0.2 - 1e-6
-    assert area.max() <= 1
+    assert area.max() <= largest + 1e-6
     assert ratio.min() >= 3 / 4 - 1e-5
     assert ratio.max() <= 4 / 3 + 1e-5
-    # Area is uniform on [0.2, 1]: small crops are never cut, so a fifth of that range has a quarter of 0.8's mass.
-    share = ((width * height) < 0.4).double().mean().item()
-    assert abs(share - 0.25) < 4 * (0.25 * 0.75 / 20_000) ** 0.5  # four standard errors
+    # Area is uniform on [0.2, largest], and small crops are never cut.
+    share, expected = ((width * height) < 0.4).double().mean().item(), 0.2 / (largest - 0.2)
+    assert abs(share - expected) < 4 * (expected * (1 - expected) / 20_000) ** 0.5  # four standard errors
     mirrored = (theta[:, 0, 0] < 0).double().mean().item()
     assert abs(mirrored - 0.5) < 4 * 0.5 / 20_000**0.5
 

@@ -108,7 +108,7 @@ def initialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.reset_parameters()  # constants: ones and zeros
         elif isinstance(module, nn.Linear):
             bound = module.in_features**-0.5

@@ -20,7 +20,10 @@ INTEGER, NUMBER = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
 
 # Passed on to the estimator, which has their defaults.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "model": {"metavar": "NAME", "help": "auto, small_cnn, resnet_narrow, resnet34, resnet50 or torchvision:NAME"},
+    "model": {
+        "metavar": "NAME",
+        "help": "auto, small_cnn, resnet_narrow, resnet_small, resnet34, resnet50 or torchvision:NAME",
+    },
     "start": {"metavar": "NAME", "help": "auto, random, pretrain, shipped, published or a file of weights"},
     "pretrain_epochs": INTEGER | {"help": "of --start pretrain"},
     "image_size": INTEGER | {"help": "side of the squares that images become; by default 32, for torchvision 224"},

@@ -14,7 +14,8 @@ from ..core.teacher import Classifier, Teacher, build_teacher, with_head
 from ..data.datasets import NORMALISATION
 from ..data.experiment_data import Constants
 from ..networks.backbones import build_features
-from ..networks.simclr import make_pretrain_config, pretrain
+from ..networks.pretrain_config import make_pretrain_config
+from ..networks.simclr import pretrain
 from ..networks.start_weights import check_shipped_weights, check_weights_file, shipped_weights_file
 from ..networks.views import ViewRecipe
 from ..runtime.checkpoint import load_weights
@@ -23,7 +24,7 @@ from ..runtime.randomness import Stream, torch_generator
 from ..training.config import Config
 from ..training.start import MakeFeatures
 
-OWN = ("small_cnn", "resnet_narrow", "resnet34", "resnet50")
+OWN = ("small_cnn", "resnet_narrow", "resnet_small", "resnet34", "resnet50")
 
 
 TORCHVISION = (

@@ -12,15 +12,9 @@ import pandas as pd
 
 from ..data.datasets import ImageSet, load_dataset
 from ..networks.backbones import build_features
+from ..networks.pretrain_config import PretrainConfig, make_pretrain_config
 from ..networks.probes import probe
-from ..networks.simclr import (
-    CHECKPOINT,
-    PretrainConfig,
-    Pretrained,
-    estimate_seconds,
-    make_pretrain_config,
-    pretrain,
-)
+from ..networks.simclr import CHECKPOINT, Pretrained, estimate_seconds, pretrain
 from ..networks.start_weights import start_weights_file
 from ..runtime.checkpoint import load_weights, save_weights, write_atomically, write_json
 from ..runtime.locks import alone
@@ -43,13 +37,13 @@ def provide(
 ) -> Path:
     """The file of weights that ``start="simclr"`` takes where none is named; pretrained here if it is not there.
 
-    The pretraining is :func:`emlc_lib.networks.simclr.make_pretrain_config`'s for this data set and model, with
-    seed 0. It is announced on stderr with its time, and where it was interrupted it goes on from the last epoch's
-    checkpoint.
+    The pretraining is :func:`emlc_lib.networks.pretrain_config.make_pretrain_config`'s for this data set and
+    model, with seed 0. It is announced on stderr with its time, and where it was interrupted it goes on from the
+    last epoch's checkpoint.
     Of several processes one pretrains, and the others wait for it.
 
     Args:
-        dataset, model, device: as in :class:`~emlc_lib.networks.simclr.PretrainConfig`.
+        dataset, model, device: as in :class:`~emlc_lib.networks.pretrain_config.PretrainConfig`.
         folder: of weights, card and checkpoint; None takes :func:`emlc_lib.runtime.places.weights_root`.
         images: the data set, if it is at hand.
         expected: seconds that it takes, where :func:`expected_seconds` has told; None asks it.
@@ -143,7 +137,7 @@ def untrained(config: PretrainConfig, channels: int):
 
 def comparable(config: PretrainConfig) -> dict[str, Any]:
     """A configuration without the device, which says where and not what."""
-    return {name: value for name, value in config.model_dump().items() if name != "device"}
+    return {name: value for name, value in config.identity.items() if name != "device"}
 
 
 def card(
@@ -184,7 +178,7 @@ def save_pretrained(pretrained: Pretrained, config: PretrainConfig, path: Path) 
 
 def _write(pretrained: Pretrained, config: PretrainConfig, path: Path) -> None:
     metadata = {"model": config.model, "dataset": config.dataset, "config": json.dumps(comparable(config))}
-    half = config.model in ("resnet34", "resnet50")
+    half = config.model in ("resnet_small", "resnet34", "resnet50")
     save_weights(pretrained.features, path, metadata=metadata, half=half)
 
 

@@ -18,10 +18,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from ..runtime.parallel import group, own_share
-from ..runtime.parameters import ConfigError
+from ..runtime.parameters import ConfigError, readable
 from ..training.config import Config, from_values
 from ..training.presets import make_config
 from ..training.processes import check_processes
@@ -63,7 +64,12 @@ def _config(args: argparse.Namespace) -> Config:
         return make_config(**given)
     if given:
         raise ConfigError("--config: is a whole configuration; give it or -p")
-    return from_values(args.config)
+    try:
+        return from_values(args.config)
+    except ValidationError as error:
+        raise ConfigError(readable(error)) from None
+    except (KeyError, TypeError):
+        raise ConfigError("--config: must be a JSON object of a whole configuration") from None
 
 
 def _value(text: str) -> Any:

@@ -33,6 +33,7 @@ class ViewRecipe(NamedTuple):
         jitter: the largest relative change of brightness, contrast and saturation (SimCLR's strength 0.5: 0.4).
         hue: the largest turn of the hue, as a share of the circle.
         grey: the probability that a view loses its colour.
+        largest: the largest share of the image's area that a crop keeps.
     """
 
     smallest: float
@@ -40,6 +41,7 @@ class ViewRecipe(NamedTuple):
     jitter: float
     hue: float
     grey: float
+    largest: float = 1.0
 
 
 # Chen et al. (2020), appendix B.9, for CIFAR: no blur, strength 0.5. A mirrored digit is no digit.
@@ -79,7 +81,7 @@ def random_view(images: Tensor, recipe: ViewRecipe, size: int, generator: torch.
 def crop_maps(n: int, recipe: ViewRecipe, generator: torch.Generator) -> Tensor:
     """(n, 2, 3) affine maps for ``affine_grid``: a crop of random area, aspect ratio (3/4 to 4/3) and place."""
     draw = torch.rand(n, 4, generator=generator)
-    area = recipe.smallest + (1 - recipe.smallest) * draw[:, 0]
+    area = recipe.smallest + (recipe.largest - recipe.smallest) * draw[:, 0]
     ratio = torch.exp((2 * draw[:, 1] - 1) * math.log(4 / 3)).sqrt()
     width, height = (area.sqrt() * ratio).clamp(max=1), (area.sqrt() / ratio).clamp(max=1)
     theta = torch.zeros(n, 2, 3)

@@ -101,7 +101,7 @@ def make_config(
     if preset == "paper" and str(device).startswith("cuda"):
         values["precision"] = "tf32"
     values = {name: value for name, value in values.items() if name in cls.model_fields}
-    values |= METHODS[method].presets.get(preset, {}) if dataset != "clothing1m" else {}
+    values |= METHODS[method].presets.get(preset, {})
     values |= {name: value for name, value in changes.items() if value is not None}
     values |= {name: None for name in ("n_clean", "n_noisy") if values.get(name) == "all"}
     if isinstance(values.get("human_labels"), Path):

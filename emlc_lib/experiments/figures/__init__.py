@@ -1,6 +1,20 @@
 """Figures: tidy data in, matplotlib figure out. Nothing here trains or reads files."""
 
-from __future__ import annotations
+from .cost import cost_growth, cost_of_steps, data_rates
+from .label_errors import label_errors
+from .meta import look_ahead_errors
+from .paper import (
+    accuracy_over_k,
+    embedding_maps,
+    gradient_error_curves,
+    label_recovery,
+    meta_losses,
+    option_effects,
+)
+from .results import accuracy_over_noise
+from .style import BLUE, GREEN, GREY, ORANGE, PINK, style
+from .teacher import gate_distributions, teacher_architecture, teacher_outputs, transition_matrices
+from .training import image_strip, learning_rate_plans, nearest_neighbours, pretraining_loss, training_curves
 
 __all__ = [
     "BLUE",
@@ -10,7 +24,6 @@ __all__ = [
     "PINK",
     "accuracy_over_k",
     "accuracy_over_noise",
-    "contact_sheet",
     "cost_growth",
     "cost_of_steps",
     "data_rates",

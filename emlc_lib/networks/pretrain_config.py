@@ -1,0 +1,126 @@
+"""What a pretraining depends on: its parameters, and their values for each model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from ..data.parameters import Dataset
+from ..runtime.execution import Precision, check_device, chosen_device
+from ..runtime.parameters import Parameters, checked, refuse_unknown
+from .backbones import Model
+from .views import ViewRecipe
+
+# Parameters that earlier pretrainings do not know.
+LATER = ("views", "smallest", "largest", "projection_hidden", "projection_norm")
+
+
+class PretrainConfig(Parameters):
+    """Everything a pretraining depends on. Numbers without a unit in their description are dimensionless."""
+
+    dataset: Dataset
+    model: Model
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: str = "cpu"
+    precision: Precision = Field("bfloat16", description="of the network's passes; the loss is in float32")
+    epochs: int = Field(gt=0, le=10_000)
+    batch_size: int = Field(512, gt=1, description="images per step")
+    views: int = Field(2, ge=2, le=32, description="views of each image in a step")
+    view_size: int = Field(gt=3, le=512, description="side of the views in pixels")
+    smallest: float | None = Field(
+        None, gt=0, le=1, description="smallest share of an image's area in a view; None takes the data set's"
+    )
+    largest: float | None = Field(None, gt=0, le=1, description="largest share, only together with smallest")
+    lr: float = Field(gt=0, le=10, description="highest learning rate of SGD")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0, le=1)
+    warmup_epochs: float = Field(ge=0, description="linear rise of the learning rate, before its cosine fall")
+    temperature: float = Field(0.2, gt=0, le=10, description="tau of NT-Xent")
+    projection_dim: int = Field(128, gt=0, description="size of the projection head's output")
+    projection_hidden: int | None = Field(None, gt=0, description="of its hidden layer; None: as the embedding")
+    projection_norm: bool = Field(False, description="whether its hidden layer has batch norm")
+
+    @field_validator("dataset")
+    @classmethod
+    def _in_memory(cls, dataset: str) -> str:
+        if dataset == "clothing1m":
+            raise ValueError("clothing1m starts from ImageNet (Table 4); nothing is pretrained on it here")
+        return dataset
+
+    @field_validator("largest")
+    @classmethod
+    def _not_below_the_smallest(cls, largest: float | None, info: ValidationInfo) -> float | None:
+        if largest is not None and largest < (info.data.get("smallest") or 1):
+            raise ValueError("is less than smallest, or smallest is missing")
+        return largest
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        return check_device(device)
+
+    def recipe(self, usual: ViewRecipe) -> ViewRecipe:
+        """The augmentations, given those that the data set usually has."""
+        own = {"smallest": self.smallest, "largest": self.largest}
+        return usual._replace(**{name: share for name, share in own.items() if share is not None})
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All parameters; those that came later only if they are not at their defaults, as they were before."""
+        later = {name: PretrainConfig.model_fields[name].default for name in LATER}
+        return {name: v for name, v in self.model_dump().items() if name not in later or v != later[name]}
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that differ whenever any parameter differs."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def name(self) -> str:
+        """A readable and unique name, used for the folder."""
+        return f"simclr-{self.dataset}-{self.model}-seed{self.seed}-{self.digest}"
+
+
+class OwnPretrainConfig(PretrainConfig):
+    """The configuration of a pretraining on a user's images."""
+
+    dataset: Literal["own"]
+
+
+# By model: views of 24 pixels cost half of 32, and since crops magnify, their objects have about the size that
+# they have in whole images of 32 (Touvron et al., 2019).
+DEFAULTS: dict[str, dict] = {
+    "small_cnn": dict(epochs=40, batch_size=256, view_size=8, lr=0.2, warmup_epochs=2),
+    "resnet_narrow": dict(epochs=80, batch_size=256, view_size=24, lr=0.3, warmup_epochs=2),
+    "resnet_small": dict(
+        epochs=160, batch_size=256, views=4, view_size=18, smallest=0.1, largest=0.7, lr=0.3, warmup_epochs=4,
+        projection_hidden=512, projection_norm=True,
+    ),
+    "resnet34": dict(epochs=200, view_size=32, lr=0.5, warmup_epochs=10),
+    "resnet50": dict(epochs=200, view_size=32, lr=0.5, warmup_epochs=10),
+}  # fmt: skip
+
+
+def make_pretrain_config(
+    *, dataset: str = "cifar10", model: str = "auto", device: str = "auto", **changes
+) -> PretrainConfig:
+    """A validated configuration: the model's defaults, overridden by ``changes`` that are not None.
+
+    ``model="auto"`` means the small CNN for digits; otherwise the ResNet of the paper where CUDA is there
+    (ResNet-34, for CIFAR-100 ResNet-50), else the narrow one.
+
+    Raises:
+        ConfigError: any unknown name or value that is not allowed.
+    """
+    refuse_unknown(sorted(changes), PretrainConfig.model_fields)
+    device = chosen_device(device)
+    if model == "auto":
+        large = "resnet50" if dataset == "cifar100" else "resnet34"
+        model = "small_cnn" if dataset == "digits" else large if device.startswith("cuda") else "resnet_narrow"
+    values = dict(DEFAULTS.get(model, DEFAULTS["resnet_narrow"]))
+    values |= {name: value for name, value in changes.items() if value is not None}
+    cls = OwnPretrainConfig if dataset == "own" else PretrainConfig
+    return checked(cls, dataset=dataset, model=model, device=device, **values)
