@@ -44,8 +44,11 @@ class RandomBatches:
 
 
 def method(dtype=torch.float64, cls=EMLC, model="small_cnn", batches=None, **changes):
-    values = {"lr": 0.05, "teacher_lr": 0.05, "batch_size": 10, "clean_batch_size": 6} | changes
-    config = make_config(dataset="cifar10", preset="smoke", model=model, device="cpu", **values)
+    values = {"lr": 0.05, "batch_size": 10, "clean_batch_size": 6} | changes
+    values |= {"teacher_lr": 0.05} if cls.needs_teacher else {}
+    config = make_config(
+        **{"method": cls.name} | values, dataset="cifar10", preset="smoke", model=model, device="cpu"
+    )
     generator = torch.Generator().manual_seed(0)
     student, own = (build_classifier(model, 10, 3, generator).to(dtype) for _ in range(2))
     teacher = build_teacher(own, generator).to(dtype)

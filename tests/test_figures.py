@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from emlc_lib.estimator.contact_sheet import contact_sheet
 from emlc_lib.experiments import figures
 from emlc_lib.experiments.toy_problem import compare_weights
 from emlc_lib.methods.emlc import EMLC
@@ -292,7 +293,7 @@ def test_a_contact_sheet_names_both_labels_of_every_image():
         }
     )
     images = [np.zeros((4, 6), np.uint8), np.zeros((9, 5, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)]
-    figure = figures.contact_sheet(images, table, columns=2, title="suspicious")
+    figure = contact_sheet(images, table, columns=2, title="suspicious")
     figure.canvas.draw()  # dollar signs in names are no mathematics
     assert len(figure.axes) == 4
     first, second, _, nothing = ([t.get_text() for t in axis.texts] for axis in figure.axes)
@@ -300,7 +301,7 @@ def test_a_contact_sheet_names_both_labels_of_every_image():
     assert second == ["given cat", "kept (80%)", "2.  ...ng/path/to/an/image.png"]
     assert nothing == []
     with pytest.raises(ValueError, match="images: 2 images for 3 rows"):
-        figures.contact_sheet(images[:2], table)
+        contact_sheet(images[:2], table)
 
 
 def test_option_effects_keep_their_order_from_the_top():

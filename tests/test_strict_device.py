@@ -14,13 +14,19 @@ from emlc_lib.runtime.checkpoint import CheckpointWriter
 from emlc_lib.training.trainer import train
 
 # Long enough for checks, logs, evaluation, best epoch and checkpoint to happen twice, and to be taken up again.
-SHORT = {"dataset": "digits", "preset": "smoke", "epochs": 2, "n_noisy": 180, "batch_size": 60, "mlnt_sets": 2}
+SHORT = {"dataset": "digits", "preset": "smoke", "epochs": 2, "n_noisy": 180, "batch_size": 60}
+
+LIGHT = {"mslc": {"mslc_plain_share": 0.5}, "mlnt": {"mlnt_sets": 2}}
 
 
 @pytest.fixture(autouse=True)
 def meta_allowed(monkeypatch):
     """Configurations take the device ``meta``, which users have no use for."""
-    for place in ("data.parameters.known_device", "training.presets.check_device", "networks.simclr.check_device"):
+    for place in (
+        "data.parameters.known_device",
+        "training.presets.check_device",
+        "networks.pretrain_config.check_device",
+    ):
         monkeypatch.setattr(f"emlc_lib.{place}", lambda device: device)
 
 
@@ -34,15 +40,15 @@ def watched(**changes) -> StrictDevice:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_whole_training(method):
-    changes = {"mslc_plain_share": 0.5} if method == "mslc" else {}
-    assert watched(method=method, **changes).copies > 0
+    assert watched(method=method, **LIGHT.get(method, {})).copies > 0
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_method_waits_for_the_device_in_a_step(method):
     """A training of twice as many steps waits as often: at the ends of epochs, and there at every check."""
-    changes = {"mslc_plain_share": 0.5} if method == "mslc" else {}
-    few, many = (sum(watched(method=method, batch_size=size, **changes).waits.values()) for size in (60, 30))
+    few, many = (
+        sum(watched(method=method, batch_size=size, **LIGHT.get(method, {})).waits.values()) for size in (60, 30)
+    )
     assert many == few
 
 
@@ -73,7 +79,7 @@ RESUMES_NOTHING = pytest.mark.filterwarnings("ignore:.*copying from a non-meta p
 @RESUMES_NOTHING
 @pytest.mark.parametrize("method", ["emlc", "mlc", "mwnet", "fasten", "mlnt"])
 def test_a_training_is_taken_up_again(method, tmp_path):
-    config = make_config(**SHORT, method=method, device="meta")
+    config = make_config(**SHORT, method=method, device="meta", **LIGHT.get(method, {}))
 
     def stop(row):
         raise KeyboardInterrupt
