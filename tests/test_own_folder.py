@@ -131,7 +131,7 @@ def test_the_widget_pages_through_images_from_the_most_suspicious_on(folder, mon
         paths.append(list(rows["path"]))
         return plt.figure(figsize=(1, 1))
 
-    monkeypatch.setattr("emlc_lib.experiments.notebook.sheet_of", sheet_of)
+    monkeypatch.setattr("emlc_lib.estimator.paging.sheet_of", sheet_of)
     names = read_given(folder).names
     page, picture = page_through(
         pd.DataFrame({"path": names, "rank": range(6, 0, -1)}), folder, per_page=4
