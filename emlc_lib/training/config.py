@@ -138,6 +138,7 @@ def _config_class(method: str, own: bool) -> type[Config]:
 
 def from_values(values: Mapping[str, Any]) -> Config:
     """The configuration that a finished run has stored; the files that it began with may be gone."""
-    return config_class(values.get("method", "emlc"), values.get("dataset") == "own").model_validate(
+    cls = config_class(values.get("method", "emlc"), values.get("dataset") == "own")
+    return cls.model_validate(values, context=STORED)
         values, context=STORED
     )
