@@ -140,5 +140,3 @@ def from_values(values: Mapping[str, Any]) -> Config:
     """The configuration that a finished run has stored; the files that it began with may be gone."""
     cls = config_class(values.get("method", "emlc"), values.get("dataset") == "own")
     return cls.model_validate(values, context=STORED)
-        values, context=STORED
-    )
