@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -198,6 +198,7 @@ def pretrain(
     show: bool = True,
     constants: tuple[Sequence[float], Sequence[float]] | None = None,
     recipe: ViewRecipe | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Pretrained:
     """Pretrains a feature extractor on images without labels, from the start or from ``folder``'s checkpoint.
 
@@ -209,6 +210,7 @@ def pretrain(
         show: whether to show progress.
         constants, recipe: mean and standard deviation of each channel, and the strength of the augmentations;
             None takes those of ``config.dataset``.
+        on_epoch: called with each finished epoch's row; if it raises, that epoch's checkpoint is whole.
 
     Raises:
         ConfigError: batch_size is more than the number of images.
@@ -255,6 +257,8 @@ def pretrain(
             if path:
                 metadata = {"config": config.model_dump(), "epochs": rows}
                 writer.save(path, networks, {"sgd": optimiser}, {}, metadata)
+            if on_epoch:
+                on_epoch(rows[-1])
     return Pretrained(networks["features"].eval(), pd.DataFrame(rows))
 
 
