@@ -222,8 +222,11 @@ def step_variants(args) -> Variants:
     return variants
 
 
-def method_variants(args) -> Variants:
-    """Whole steps of the methods that EMLC is compared with; MLC and MSLC as published and by forward mode."""
+def method_variants(args, **common) -> Variants:
+    """Whole steps of the methods that EMLC is compared with; MLC and MSLC as published and by forward mode.
+
+    ``common``: further parameters of all of them.
+    """
     twice, correcting = {"meta_pass": "double_backward"}, {"mslc_plain_share": 0.0}
     others = {
         "MLC, double backward": {"method": "mlc", **twice},
@@ -234,9 +237,14 @@ def method_variants(args) -> Variants:
         "MLNT, 2 sets": {"method": "mlnt", "mlnt_sets": 2},
         "FasTEN": {"method": "fasten"},
     }
-    variants: Variants = {"plain SGD": plain(args), "EMLC k=1": emlc(args, 1), "EMLC k=5": emlc(args, 5)}
+    variants: Variants = {
+        "plain SGD": plain(args, **common),
+        "EMLC k=1": emlc(args, 1, **common),
+        "EMLC k=5": emlc(args, 5, **common),
+    }
     for name, changes in others.items():
         cls = METHODS[changes["method"]]
+        changes = changes | common
         variants[name] = lambda cls=cls, changes=changes: (repeated(build(args, cls, **changes), 1), 1)
     return variants
 

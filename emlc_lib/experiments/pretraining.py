@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
 from ..data.datasets import ImageSet, load_dataset
 from ..networks.backbones import build_features
@@ -34,6 +36,7 @@ def provide(
     images: ImageSet | None = None,
     expected: float | None = None,
     show: bool = True,
+    on_epoch: Callable[[nn.Module, dict[str, float]], None] | None = None,
 ) -> Path:
     """The file of weights that ``start="simclr"`` takes where none is named; pretrained here if it is not there.
 
@@ -48,6 +51,7 @@ def provide(
         images: the data set, if it is at hand.
         expected: seconds that it takes, where :func:`expected_seconds` has told; None asks it.
         show: whether to announce it and to show progress.
+        on_epoch: as for :func:`emlc_lib.networks.simclr.pretrain`.
 
     Raises:
         ConfigError: the folder cannot be written to; nothing has been computed.
@@ -64,12 +68,12 @@ def provide(
             if show:
                 time = duration(estimate_seconds(config, images.train_images) if expected is None else expected)
                 say(f"pretraining {model} on {dataset} by SimCLR, once: {config.epochs} epochs, about {time}")
-            _pretrain_and_store(config, images, file.parent, show)
+            _pretrain_and_store(config, images, file.parent, show, on_epoch)
     return file
 
 
-def _pretrain_and_store(config: PretrainConfig, images: ImageSet, folder: Path, show: bool) -> None:
-    pretrained = pretrain(config, images.train_images, folder=folder / config.name, show=show)
+def _pretrain_and_store(config: PretrainConfig, images: ImageSet, folder: Path, show: bool, on_epoch=None) -> None:
+    pretrained = pretrain(config, images.train_images, folder=folder / config.name, show=show, on_epoch=on_epoch)
     if show:
         say("measuring the linear and the kNN probe")
     first, _ = untrained(config, images.train_images.shape[1])

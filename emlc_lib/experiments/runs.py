@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ def run(
     root: str | Path | None = None,
     show: bool = True,
     processes: int = 1,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Run:
     """The finished run of a configuration: read back if it is there, else trained, resuming if it was begun.
 
@@ -99,20 +101,23 @@ def run(
         processes: how many are started on this machine to train together, each with its share of every batch and,
             on CUDA, a GPU of its own; see :mod:`emlc_lib.runtime.parallel`. Each prepares the data itself. The run
             that is read back may have been made with another number; its provenance says with which.
+        on_epoch: as for :func:`emlc_lib.training.trainer.train`; with one process only.
 
     Raises:
-        ConfigError: so many processes cannot train this configuration together, or SimCLR weights must be
-            pretrained and the data root cannot be written to.
+        ConfigError: so many processes cannot train this configuration together or call on_epoch, or SimCLR
+            weights must be pretrained and the data root cannot be written to.
         ProcessError: one of several processes failed.
     """
     check_processes(config, processes)
+    if on_epoch and processes > 1:
+        raise ConfigError(f"on_epoch: is for one process (got processes={processes})")
     finished = from_first(lambda: is_finished(config, root))
     if not finished:
         from_first(lambda: check_writable() if config.awaits_weights else None)
         if processes == 1 or config.awaits_weights:
             data = data or _prepared(config)  # what it refuses leaves no folder behind and costs no pretraining
         _before_training(config, data, processes, show)
-    folder = _folder(config, root)  # only now is its name sure to be the real one
+    folder = run_folder(config, root)  # only now is its name sure to be the real one
     if processes > 1 and not finished:
         program = ["-m", "emlc_lib.experiments.torchrun", "--config", config.model_dump_json()]
         torch.cuda.empty_cache()  # estimate and pretraining are over, and the processes need the memory
@@ -121,7 +126,7 @@ def run(
         busy = f"{folder.name} is being trained"
         with alone(folder / ".lock", busy, show=show) if own_share().rank == 0 else nullcontext():
             if not from_first(lambda: is_finished(config, root)):
-                _train_and_store(config, data, folder, show)
+                _train_and_store(config, data, folder, show, on_epoch)
     return from_first(lambda: load_run(folder))
 
 
@@ -149,8 +154,8 @@ def _prepared(config: Config) -> ExperimentData:
         return prepare(config)
 
 
-def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: bool) -> None:
-    trained = train(config, data, folder=folder, show=show)
+def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: bool, on_epoch=None) -> None:
+    trained = train(config, data, folder=folder, show=show, on_epoch=on_epoch)
     if own_share().rank != 0:
         return
     write_atomically(
@@ -167,17 +172,18 @@ def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: b
 
 def is_finished(config: Config, root: str | Path | None = None) -> bool:
     """Whether :func:`run` would read this run back instead of training."""
-    return (_folder(config, root) / RESULT).is_file()
+    return (run_folder(config, root) / RESULT).is_file()
 
 
 def state(config: Config, root: str | Path | None = None) -> str:
     """``finished`` (:func:`is_finished`), ``begun`` (there is a checkpoint to resume from) or ``missing``."""
     if is_finished(config, root):
         return "finished"
-    return "begun" if (_folder(config, root) / CHECKPOINT).is_file() else "missing"
+    return "begun" if (run_folder(config, root) / CHECKPOINT).is_file() else "missing"
 
 
-def _folder(config: Config, root: str | Path | None) -> Path:
+def run_folder(config: Config, root: str | Path | None = None) -> Path:
+    """Where a run's files are, or will be."""
     root = Path(root or runs_root())
     first = root / config.first_name
     return first if first.is_dir() else root / config.name

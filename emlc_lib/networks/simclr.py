@@ -129,7 +129,8 @@ def pretrain(
         show: whether to show progress.
         constants, recipe: mean and standard deviation of each channel, and the strength of the augmentations;
             None takes those of ``config.dataset``. See also :meth:`PretrainConfig.recipe`.
-        on_epoch: called with the feature extractor and each finished epoch's row; it may look, not change.
+        on_epoch: called with the feature extractor and each finished epoch's row; it may look, not change; if it
+            raises, that epoch's checkpoint is whole.
 
     Raises:
         ConfigError: batch_size is more than the number of images.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,25 @@ from typing import Any
 import torch
 
 from .parallel import own_share
+from .places import REPOSITORY
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:
     """Hardware, versions and the number of processes, without any path or host name."""
-    names = ("emlc-lib", "torch", "torchvision", "numpy", "scikit-learn")
+    names = ("torch", "torchvision", "numpy", "scikit-learn")
     hardware = {"machine": platform.machine(), "processor": _processor(), "threads": torch.get_num_threads()}
     if torch.device(device).type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(device)
-    versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    versions = {"python": platform.python_version(), "emlc-lib": _own_version()}
+    versions |= {name: metadata.version(name) for name in names}
     return {"hardware": hardware, "processes": own_share().world, "os": sys.platform, "versions": versions}
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("emlc-lib")
+    except metadata.PackageNotFoundError:  # it runs from its checkout, without being installed
+        return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
 
 def _processor() -> str:

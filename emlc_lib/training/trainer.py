@@ -82,7 +82,7 @@ def train(
         folder: where the checkpoint is kept, rewritten atomically after every epoch, while the next one
             begins; it is whole when this function ends. None keeps none.
         show: whether to show progress.
-        on_epoch: called with each finished epoch's row.
+        on_epoch: called with each finished epoch's row; if it raises, that epoch's checkpoint is whole.
         patience: stop once the student's loss on the clean set has not fallen for so many epochs; None never
             does.
         features: makes the initial feature extractors instead of ``config.model``; see
