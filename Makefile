@@ -3,6 +3,7 @@
 # make reproduce     every notebook, headless, on the embedded digits: build/reproduce/
 # make browser-test  notebooks in JupyterLab with Chromium; screenshots: build/jupyterlab/
 # make mutation-test small changes to the mathematics that tests must notice: half an hour
+# make gpu          what needs a GPU, as far as MINUTES (9) go, into OUT (build/gpu); begun work is resumed
 # make lock          rewrites requirements.lock (needs uv)
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ STAMP := .venv/.installed
 # JupyterLab's settings and the kernel's own debugger warning stay out of notebook outputs.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: install test browser-test mutation-test reproduce lint lock clean
+.PHONY: gpu install test browser-test mutation-test reproduce lint lock clean
 
 install: $(STAMP)
 
@@ -46,6 +47,10 @@ mutation-test: $(STAMP)
 	$(BIN)/mutmut results
 	$(BIN)/mutmut export-cicd-stats
 	$(BIN)/python tests/mutation_score.py
+
+# Needs no installation: python3 with torch and what emlc_lib/experiments/gpu.py lists.
+gpu:
+	PYTHONPATH=. python3 -m emlc_lib.experiments.gpu --minutes $(or $(MINUTES),9) --out $(or $(OUT),build/gpu) $(GPU)
 
 reproduce: $(STAMP)
 	$(BIN)/python -m emlc_lib.experiments.reproduce

@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import torch
@@ -25,7 +26,7 @@ import torch
 from emlc_lib.runtime.execution import synchronise
 from emlc_lib.runtime.provenance import provenance
 
-from .variants import Built, Variants, growth_variants, method_variants, parts, step_variants
+from .variants import Built, Variants, executed_variants, growth_variants, method_variants, parts, step_variants
 
 
 def measure(variants: dict[str, Built], repeats: int, device: str) -> pd.DataFrame:
@@ -86,6 +87,37 @@ def peak_memory(args, name: str) -> float:
     value = queue.get()
     process.join()
     return value / 2**20
+
+
+def by_execution(
+    execution: dict, *, device: str, model: str, noisy: int, clean: int, repeats: int
+) -> pd.DataFrame:
+    """:func:`measure` of :func:`executed_variants`, with what it was measured on.
+
+    Args:
+        execution: parameters of all variants, such as ``precision``.
+
+    Returns:
+        One row per variant; of one that fails, ``error`` says why, and the other numbers are missing.
+    """
+    args = SimpleNamespace(device=device, model=model, noisy=noisy, clean=clean)
+    built, errors = {}, {}
+    for name, make in executed_variants(args, **execution).items():
+        try:
+            built[name] = make()
+            built[name][0]()  # what cannot run fails here, and not among the others
+        except Exception as error:
+            errors[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            built.pop(name, None)
+    rows = measure(built, repeats, device) if "plain SGD" in built else pd.DataFrame({"variant": []})
+    failed = pd.DataFrame({"variant": list(errors), "error": list(errors.values())})
+    source = provenance(device)
+    hardware, versions = source["hardware"], source["versions"]
+    return pd.concat([rows, failed]).assign(
+        error=lambda table: table["error"].fillna(""), model=model, noisy=noisy, clean=clean, repeats=repeats,
+        hardware=hardware.get("gpu") or hardware["processor"], threads=hardware["threads"],
+        torch=versions["torch"], python=versions["python"],
+    )  # fmt: skip
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def build(args, cls, **changes):
     """A method on fixed batches, with the networks and sizes of the command line."""
     config = make_config(
         dataset="cifar10", preset="quick", device=args.device, model=args.model, start="random",
-        batch_size=args.noisy, clean_batch_size=args.clean, **changes,
+        batch_size=args.noisy, clean_batch_size=args.clean, **{"method": cls.name} | changes,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     student = build_classifier(args.model, CLASSES, 3, generator)
@@ -98,11 +98,11 @@ def emlc(args, k: int, **changes) -> Callable[[], Built]:
     return lambda: (repeated(build(args, EMLC, k=k, **changes), k), k)
 
 
-def graphed(args) -> Callable[[], Built]:
+def graphed(args, **changes) -> Callable[[], Built]:
     """The same for k = 1 by a CUDA graph, which is captured and checked before the clock starts."""
 
     def make() -> Built:
-        step = repeated(build(args, EMLC, cuda_graph=True), 1)
+        step = repeated(build(args, EMLC, cuda_graph=True, **changes), 1)
         for _ in range(WARM_UP + CHECKS):
             step()
         return step, 1
@@ -247,6 +247,14 @@ def method_variants(args, **common) -> Variants:
         changes = changes | common
         variants[name] = lambda cls=cls, changes=changes: (repeated(build(args, cls, **changes), 1), 1)
     return variants
+
+
+def executed_variants(args, *, cuda_graph: bool = False, **common) -> Variants:
+    """What a GPU machine times in each way of computing: EMLC, and MLC both ways; a graph is EMLC's with k = 1."""
+    unit = {"plain SGD": plain(args, **common)}
+    if cuda_graph:
+        return unit | {"EMLC k=1": graphed(args, **common)}
+    return unit | {n: v for n, v in method_variants(args, **common).items() if n.startswith(("EMLC", "MLC"))}
 
 
 def growth_variants(args) -> Variants:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tarfile
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,19 +20,24 @@ COSTS = "step_cost_gpu.csv"
 COST_KEY = ["variant", "execution", "hardware", "model", "noisy", "clean"]
 
 
-def pack(files: Iterable[Path], root: Path, out: Path, piece_mb: float) -> dict:
+def pack(files: Sequence[Path], root: Path, out: Path, piece_mb: float | None) -> dict:
     """Writes files below ``root`` as one tar archive, in pieces of ``piece_mb`` MB (10^6 bytes), into ``out``.
+
+    Without a size it is one piece; of no files there is none.
 
     Returns:
         What :func:`join` needs: ``sha256`` of the archive and the names of its ``pieces``, in order.
     """
     digest, pieces = hashlib.sha256(), []
+    if not files:
+        return {"sha256": digest.hexdigest(), "pieces": pieces}
+    size = max(1, int(piece_mb * 1e6)) if piece_mb else -1
     with tempfile.TemporaryFile() as archive:
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for file in files:
                 tar.add(file, file.relative_to(root))
         archive.seek(0)
-        while piece := archive.read(max(1, int(piece_mb * 1e6))):
+        while piece := archive.read(size):
             digest.update(piece)
             pieces.append(f"carried.tar.{len(pieces):03d}")
             (out / pieces[-1]).write_bytes(piece)

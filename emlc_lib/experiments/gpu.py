@@ -1,19 +1,20 @@
-"""What needs a GPU, as far as the time goes, most important first: ``python -m emlc_lib.experiments.gpu --minutes 9 --out DIR``.
+"""What needs a GPU, as far as the time goes, most important first: ``make gpu MINUTES=9 OUT=DIR``.
 
-``make gpu MINUTES=9 OUT=DIR`` is the same. It needs no installation (``PYTHONPATH=. python3 -m emlc_lib.experiments.gpu`` in the
-checkout), no network, and of other packages only :data:`IMPORTS` and what these need, besides pytest for the tests.
+That is ``PYTHONPATH=. python3 -m emlc_lib.experiments.gpu --minutes 9 --out DIR`` in the checkout. It needs no
+installation, no network, and of other packages only :data:`IMPORTS` and what these need, and pytest for the tests.
 
-The pieces: the tests marked ``gpu``, once for each state of the code; the cost of a step; then for CIFAR-10 and, last,
-CIFAR-100 the SimCLR start and the runs of preset ``paper``. Pretraining and runs stop after an epoch, whose checkpoint
-is below the data root, if the next would not fit, and the next call goes on there. What is finished there, or has its
-row in a table of ``figures/``, is not done again. A piece that fails is reported, and the next one begins.
+The pieces: the tests marked ``gpu``, once for each state of the code; the cost of a step; then for CIFAR-10 and,
+last, CIFAR-100 the SimCLR start and the runs of preset ``paper``. Pretraining and runs stop after an epoch, whose
+checkpoint is below the data root, if the next would not fit, and the next call goes on there. What is finished
+there, or has its row in a table of ``figures/``, is not done again. A piece that fails is reported, and the next
+one begins.
 
-DIR gets ``runs.csv``, ``step_cost_gpu.csv``, ``report.json`` (pieces, tests, provenance) and ``log.txt``. ``--piece-mb
-15`` adds the SimCLR weights that this call has finished, in 16 bits, as pieces of one archive, and
+DIR gets ``runs.csv``, ``step_cost_gpu.csv``, ``report.json`` (pieces, tests, provenance) and ``log.txt``.
+``--piece-mb 15`` adds the SimCLR weights that this call has finished, in 16 bits, as pieces of one archive, and
 ``--carry-checkpoints`` the checkpoints of what is begun. Back home::
 
-    python -m emlc_lib.experiments.gpu collect DIR    # adds the rows to figures/paper_cifar10.csv, step_cost_gpu.csv, ...
-    python -m emlc_lib.experiments.gpu join DIR       # puts the pieces' files below the data root, if their SHA-256 is right
+    python -m emlc_lib.experiments.gpu collect DIR    # adds the rows to figures/paper_cifar10.csv, ...
+    python -m emlc_lib.experiments.gpu join DIR       # puts the pieces' files below the data root, if intact
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from ..data.datasets import is_available
+from ..networks.pretrain_config import make_pretrain_config
 from ..networks.simclr import CHECKPOINT as PRETRAINING
-from ..networks.simclr import make_pretrain_config
 from ..networks.start_weights import start_weights_file
 from ..runtime.checkpoint import CheckpointError, write_atomically, write_json
 from ..runtime.execution import check_device
@@ -89,7 +90,8 @@ TRIAL = dict(
 
 
 class OutOfTime(BaseException):
-    """The time is up, or the next epoch would not fit. No Exception, since the piece that it ends has not failed."""
+    """The time is up, or the next epoch would not fit. No Exception, since the piece that it ends has not
+    failed."""
 
 
 @dataclass(frozen=True)
@@ -144,18 +146,20 @@ class Campaign:
         self.say(f"  {result}")
 
     def _cost(self, execution: str) -> Piece:
-        from benchmarks.step_cost import EXECUTED, by_execution
+        from benchmarks.step_cost import by_execution
+        from benchmarks.variants import executed_variants
 
+        wanted = set(executed_variants(None, **EXECUTIONS[execution]))
         hardware = self.source["hardware"].get("gpu") or self.source["hardware"]["processor"]
 
         def state() -> str:
             rows = pd.concat([read(self.store / COSTS), read(self.args.figures / COSTS)]).fillna("")
-            wanted = {"execution": execution, "hardware": hardware, "model": self.what["costs"]["model"]}
-            for name, value in wanted.items() if len(rows) else ():
+            setting = {"execution": execution, "hardware": hardware, "model": self.what["costs"]["model"]}
+            for name, value in setting.items() if len(rows) else ():
                 rows = rows[rows[name] == value]
             # What failed may work with other code.
             known = {row.variant for row in rows.itertuples() if row.error == "" or row.code == self.code}
-            return "finished" if known >= set(EXECUTED) else "missing"
+            return "finished" if known >= wanted else "missing"
 
         def measure() -> None:
             table = by_execution(EXECUTIONS[execution], device=self.device, **self.what["costs"])
@@ -199,7 +203,8 @@ class Campaign:
         return Piece(group, name, its_state, do, lambda: run_folder(config) / CHECKPOINT)
 
     def _on_epoch(self, epochs: int) -> Callable[[dict[str, float]], None]:
-        """Says each epoch; where the next one would not fit, it stops there, since the checkpoint is on its way."""
+        """Says each epoch; where the next one would not fit, it stops there, since the checkpoint is on its
+        way."""
         last = time.monotonic()
 
         def on_epoch(row: dict[str, float]) -> None:
@@ -263,7 +268,7 @@ class Campaign:
             "tests": json.loads(self.tests.read_text()) if self.tests.is_file() else {},
             "pieces": {str(piece): piece.state() for piece in self.pieces},
             "errors": self.errors,
-            "carried": pack(files, data_root(), out, args.piece_mb or math.inf),
+            "carried": pack(files, data_root(), out, args.piece_mb),
         }
         write_json(out / "report.json", report)
 
@@ -291,7 +296,8 @@ def campaign_runs(dataset: str, seeds: int, **common) -> list[Config]:
 
 
 def gpu_tests(report: Path) -> dict[str, object]:
-    """Runs the tests marked ``gpu``, of whose result pytest writes an XML file; the numbers in it, and what failed."""
+    """Runs the tests marked ``gpu``, of whose result pytest writes an XML file; the numbers in it, and what
+    failed."""
     if importlib.util.find_spec("pytest") is None:
         return {"not run": "pytest is not importable"}
     report.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,198 @@
+"""``make gpu`` on the CPU (``--trial``): the queue of a GPU machine on digits, killed, resumed and collected."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from emlc_lib.experiments.carry import collect, join, merge, pack, read
+from emlc_lib.experiments.gpu import IMPORTS, main
+from emlc_lib.runtime.parameters import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+# A lent machine has none of these.
+ABSENT = ("matplotlib", "seaborn", "IPython", "ipywidgets", "ipykernel", "jupyterlab", "papermill", "nbval")
+# Runs the command without the absent packages; says what modules of others this project's files imported.
+RUNNER = """
+import builtins, sys
+absent, seen, plain = set(sys.argv.pop(1).split(",")), set(), builtins.__import__
+def watched(name, scope=None, *rest):
+    top = name.partition(".")[0]
+    if top in absent:
+        raise ModuleNotFoundError(name)
+    level = rest[2] if len(rest) > 2 else 0
+    if scope and str(scope.get("__name__")).startswith(("emlc_lib", "benchmarks", "__main__")) and not level:
+        seen.add(top)
+    return plain(name, scope, *rest)
+builtins.__import__ = watched
+from emlc_lib.experiments.gpu import main
+try:
+    code = main(sys.argv[1:])
+finally:
+    print("IMPORTED", *sorted(seen - set(sys.stdlib_module_names) - {"emlc_lib", "benchmarks"}), flush=True)
+sys.exit(code)
+"""
+
+
+def start(folder, minutes, *options):
+    environment = os.environ | {"EMLC_DATA": str(folder / "data"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment.pop("EMLC_RUNS", None)
+    arguments = ["--trial", "--seeds", "1", "--minutes", str(minutes), "--figures", str(folder / "figures")]
+    command = [sys.executable, "-c", RUNNER, ",".join(ABSENT), *arguments, "--out", str(folder / "out"), *options]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder, and what every call printed: one that is killed, short ones to the end, one with nothing to
+    do."""
+    folder = tmp_path_factory.mktemp("gpu")
+    killed = start(folder, 5)
+    texts = [""]
+    for line in killed.stdout:
+        texts[0] += line
+        if texts[0].count("NT-Xent") == 2:  # in the middle of the pretraining, with a checkpoint on disk
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.stdout.close()
+    assert killed.wait() == -signal.SIGKILL
+    for _ in range(20):
+        texts.append(start(folder, 0.2, "--piece-mb", "0.05").communicate()[0])
+        if "everything is finished" in texts[-1]:
+            break
+    texts.append(start(folder, 5).communicate()[0])
+    return folder, texts
+
+
+def test_what_was_begun_goes_on_until_all_is_finished(done):
+    _, texts = done
+    assert "digits: SimCLR start of small_cnn begun" in texts[1]
+    assert "the time is up" in texts[1]
+    assert "pieces are left, next: " in texts[1]
+    assert "everything is finished" in texts[-2]
+    assert "Traceback" not in "".join(texts)
+
+
+def test_a_call_with_everything_done_does_nothing(done):
+    assert "nothing to do" in done[1][-1]
+    assert "epoch" not in done[1][-1]
+
+
+def test_only_the_listed_packages_are_imported(done):
+    imported = {
+        name
+        for text in done[1]
+        for line in text.splitlines()
+        if line.startswith("IMPORTED")
+        for name in line.split()[1:]
+    }
+    assert imported == set(IMPORTS)
+
+
+def test_every_run_and_every_cost_is_there_with_its_provenance(done):
+    folder, _ = done
+    runs, costs = pd.read_csv(folder / "out" / "runs.csv"), pd.read_csv(folder / "out" / "step_cost_gpu.csv")
+    assert set(zip(runs["method"], runs["k"], strict=True)) == {
+        ("emlc", 1), ("clean_only", 1), ("cross_entropy", 1), ("emlc", 5), ("mlc", 1)
+    }  # fmt: skip
+    assert runs["hardware"].notna().all()
+    assert runs["command"].str.startswith("papermill ").all()
+    good = costs[costs["error"].isna()]
+    assert set(good["execution"]) == {"float32", "bfloat16"}
+    assert (good["seconds"] > 0).all()
+    # What this machine cannot do is said, and stops nothing.
+    failed = costs[costs["error"].notna()]
+    assert set(failed["execution"]) == {"TF32", "CUDA graph, TF32"}
+    assert failed["error"].str.contains("CUDA").all()
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert report["tests"]["failures"] == report["tests"]["errors"] == 0
+    assert set(report["pieces"].values()) == {"finished"}
+
+
+def test_what_came_back_is_collected_once(done, tmp_path):
+    folder, _ = done
+    table = pd.read_csv(folder / "out" / "runs.csv", dtype=str)
+    old = table.iloc[:2].assign(test_accuracy="0.5")
+    old.to_csv(tmp_path / "smoke_digits.csv", index=False)
+    assert collect(folder / "out", tmp_path)["smoke_digits.csv"] == len(table) - 2
+    assert set(collect(folder / "out", tmp_path).values()) == {0}
+    merged = read(tmp_path / "smoke_digits.csv")
+    assert merged["digest"].is_unique
+    assert (merged["test_accuracy"][:2] == "0.5").all()  # rows that were there stay as they are
+
+
+def test_pieces_are_joined_to_the_files_they_were(tmp_path):
+    root, out, again = (tmp_path / name for name in ("root", "out", "again"))
+    for folder in (root / "weights", out):
+        folder.mkdir(parents=True)
+    content = os.urandom(30_000)
+    (root / "weights" / "w.safetensors").write_bytes(content)
+    carried = pack([root / "weights" / "w.safetensors"], root, out, 0.015)
+    assert len(carried["pieces"]) == 3
+    (out / "report.json").write_text(json.dumps({"carried": carried}))
+    assert join(out, again) == ["weights/w.safetensors"]
+    assert (
+        hashlib.sha256((again / "weights" / "w.safetensors").read_bytes()).digest()
+        == hashlib.sha256(content).digest()
+    )
+    piece = out / carried["pieces"][1]
+    piece.write_bytes(piece.read_bytes()[:-1] + b"x")
+    with pytest.raises(ConfigError, match="SHA-256 differs"):
+        join(out, tmp_path / "third")
+    piece.unlink()
+    with pytest.raises(ConfigError, match=f"lacks {piece.name}"):
+        join(out, again)
+
+
+def test_no_file_is_replaced_by_another(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "a").write_bytes(b"mine")
+    carried = pack([tmp_path / "root" / "a"], tmp_path / "root", tmp_path, None)
+    (tmp_path / "report.json").write_text(json.dumps({"carried": carried}))
+    (tmp_path / "root" / "a").write_bytes(b"other")
+    with pytest.raises(ConfigError, match="is there with other content"):
+        join(tmp_path, tmp_path / "root")
+    assert (tmp_path / "root" / "a").read_bytes() == b"other"
+
+
+def test_merge_replaces_if_asked(tmp_path):
+    path = tmp_path / "t.csv"
+    assert merge(path, pd.DataFrame({"k": ["a"], "v": [1]}), ["k"]) == 1
+    assert merge(path, pd.DataFrame({"k": ["a", "b"], "v": [2, 3]}), ["k"], replace=True) == 1
+    assert read(path).to_dict("list") == {"k": ["a", "b"], "v": ["2", "3"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--minutes", "0"], "--minutes"),
+        (["--minutes", "long"], "--minutes"),
+        (["--seeds", "0"], "--seeds"),
+        (["--piece-mb", "-1"], "--piece-mb"),
+        (["collect", "nowhere"], "DIR: nowhere has no readable report.json"),
+        (["join", "nowhere"], "DIR: nowhere has no readable report.json"),
+        (["--out", "/dev/null/x"], "--out: "),
+    ],
+)
+def test_bad_input_is_refused_by_name(arguments, message, here, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_gpu_is_needed_or_a_trial_asked_for(here, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    began = time.monotonic()
+    with pytest.raises(SystemExit, match="2"):
+        main(["--out", str(here / "out")])
+    assert "device: CUDA is not available on this machine" in capsys.readouterr().err
+    assert time.monotonic() - began < 5
