@@ -179,7 +179,8 @@ def main() -> None:
         row = {} if args.minutes else speeds(name)
         for minutes in args.minutes:
             row[f"accuracy_{minutes}"], row[f"epochs_{minutes}"] = accuracy(name, minutes, data)
-        row |= {"hardware": source["hardware"]["processor"], "torch": source["versions"]["torch"], "threads": 1}
+        row |= {"hardware": source["hardware"]["processor"], "torch": source["versions"]["torch"], "threads": 1,
+                "command": "python -m benchmarks.networks"}  # fmt: skip
         for column, value in row.items():
             table.loc[name, column] = value
         if args.csv:
