@@ -29,7 +29,7 @@ from emlc_lib.data.augment import augment_noisy, normalise
 from emlc_lib.data.datasets import NORMALISATION, ImageSet, load_dataset
 from emlc_lib.methods.baselines import CrossEntropy
 from emlc_lib.methods.emlc import EMLC
-from emlc_lib.networks.backbones import NarrowResNet, PooledResNet
+from emlc_lib.networks.backbones import NarrowResNet, PooledResNet, Sum, convolution
 from emlc_lib.runtime.checkpoint import write_atomically
 from emlc_lib.runtime.execution import autocast
 from emlc_lib.runtime.progress import progress
@@ -43,28 +43,11 @@ NOISY, CLEAN, WARM, REPEATS = 128, 64, 2, 7
 BATCH, PEAK, RISE, WEIGHT_DECAY, SMOOTHING = 256, 0.2, 0.2, 5e-4, 0.1
 
 
-def convolution(inputs: int, outputs: int, *pooling: nn.Module) -> list[nn.Module]:
-    """3x3, batch norm and ReLU, with pooling before the norm if there is any."""
-    first = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return [first, *pooling, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-
-class Sum(nn.Module):
-    """x + f(x)."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.f = nn.Sequential(*convolution(width, width), *convolution(width, width))
-
-    def forward(self, x):
-        return x + self.f(x)
-
-
 def resnet9(w: int) -> list[nn.Module]:
     """Two convolutions on all pixels, and two residual pairs after pooling."""
-    layers = [*convolution(3, w), *convolution(w, 2 * w), nn.MaxPool2d(2), Sum(2 * w)]
+    layers = [*convolution(3, w), *convolution(w, 2 * w), nn.MaxPool2d(2), Sum(2 * w, 2)]
     layers += [*convolution(2 * w, 4 * w), nn.MaxPool2d(2), *convolution(4 * w, 8 * w), nn.MaxPool2d(2)]
-    return [*layers, Sum(8 * w)]
+    return [*layers, Sum(8 * w, 2)]
 
 
 def airbench(stem: int, *widths: int) -> list[nn.Module]:
@@ -72,6 +55,14 @@ def airbench(stem: int, *widths: int) -> list[nn.Module]:
     layers: list[nn.Module] = [nn.Conv2d(3, stem, 2), nn.ReLU(inplace=True)]
     for before, width in zip((stem, *widths), widths, strict=False):
         layers += [*convolution(before, width, nn.MaxPool2d(2)), *convolution(width, width)]
+    return layers
+
+
+def basic_blocks(stem: int, *widths: int) -> list[nn.Module]:
+    """The package's own with basic blocks, of two convolutions and a ReLU after the sum, as its sums."""
+    layers: list[nn.Module] = [nn.Conv2d(3, stem, 2), nn.ReLU(inplace=True)]
+    for before, width in zip((stem, *widths), widths, strict=False):
+        layers += [*convolution(before, width, nn.MaxPool2d(2)), BasicBlock(width, width)]
     return layers
 
 
@@ -93,8 +84,9 @@ def headless(layers: list[nn.Module]) -> nn.Module:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet_narrow": (lambda: NarrowResNet(3), 64),
     "resnet_small": (lambda: PooledResNet(3), 256),
-    "as resnet_small, 16-64-128-256": (lambda: PooledResNet(3, 16, (64, 128, 256)), 256),
-    "as resnet_small, 24-48-128-256": (lambda: PooledResNet(3, 24, (48, 128, 256)), 256),
+    "basic blocks, 16-32-128-256": (lambda: headless(basic_blocks(16, 32, 128, 256)), 256),
+    "basic blocks, 16-64-128-256": (lambda: headless(basic_blocks(16, 64, 128, 256)), 256),
+    "basic blocks, 24-48-128-256": (lambda: headless(basic_blocks(24, 48, 128, 256)), 256),
     "airbench, 24-64-256-256": (lambda: headless(airbench(24, 64, 256, 256)), 256),
     "airbench, 16-32-128-256": (lambda: headless(airbench(16, 32, 128, 256)), 256),
     "airbench, 16-32-128-128": (lambda: headless(airbench(16, 32, 128, 128)), 128),
@@ -187,7 +179,8 @@ def main() -> None:
         row = {} if args.minutes else speeds(name)
         for minutes in args.minutes:
             row[f"accuracy_{minutes}"], row[f"epochs_{minutes}"] = accuracy(name, minutes, data)
-        row |= {"hardware": source["hardware"]["processor"], "torch": source["versions"]["torch"], "threads": 1}
+        row |= {"hardware": source["hardware"]["processor"], "torch": source["versions"]["torch"], "threads": 1,
+                "command": "python -m benchmarks.networks"}  # fmt: skip
         for column, value in row.items():
             table.loc[name, column] = value
         if args.csv:

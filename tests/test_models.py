@@ -180,7 +180,8 @@ class TestBuild:
         assert parameter_count(build_classifier("resnet_narrow", 10, 3, generator())) == narrow + 64 * 10 + 10
         pooled, inputs = (3 * 4 + 1) * 16, 16
         for outputs in (32, 128, 256):
-            pooled += conv_and_norm(inputs, outputs, 3) + 2 * conv_and_norm(outputs, outputs, 3)
+            summed = 1 if outputs == 32 else 2
+            pooled += conv_and_norm(inputs, outputs, 3) + summed * conv_and_norm(outputs, outputs, 3)
             inputs = outputs
         assert parameter_count(build_classifier("resnet_small", 10, 3, generator())) == pooled + 256 * 10 + 10
         cnn = conv_and_norm(1, 16, 3) + conv_and_norm(16, 32, 3) + (32 * 4 * 4 * 64 + 64)

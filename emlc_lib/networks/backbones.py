@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
 from ..core.teacher import Classifier, initialise
@@ -37,23 +37,35 @@ class NarrowResNet(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-class PooledResNet(nn.Sequential):
-    """A wider CIFAR ResNet for CPUs: a 2x2 stem, then per width a convolution, max pooling and a basic block.
+def convolution(inputs: int, outputs: int, *pooling: nn.Module) -> list[nn.Module]:
+    """3x3, batch norm and ReLU, with pooling before the norm if there is any."""
+    first = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return [first, *pooling, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
-    The stem and the place of the pooling, which leaves a quarter of the pixels to batch norm and the block, are
-    those of airbench (Jordan, 2024): most products are on few pixels and many channels, where a CPU is fast.
+
+class Sum(nn.Module):
+    """x + f(x), f of so many 3x3 convolutions with batch norm and ReLU."""
+
+    def __init__(self, width: int, convolutions: int):
+        super().__init__()
+        self.f = nn.Sequential(*(layer for _ in range(convolutions) for layer in convolution(width, width)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.f(x)
+
+
+class PooledResNet(nn.Sequential):
+    """A wider CIFAR ResNet for CPUs: a 2x2 stem, then per width a convolution, max pooling and a residual sum.
+
+    The stem and the place of the pooling, which leaves a quarter of the pixels to batch norm and the sum, are
+    those of airbench (Jordan, 2024): most products are on few pixels and many channels, where a CPU is fast. The
+    sums are those of ResNet-9 (Page, 2018); the first, which has the most pixels, is of one convolution.
     """
 
     def __init__(self, channels: int, stem: int = 16, widths: tuple[int, ...] = (32, 128, 256)):
         layers: list[nn.Module] = [nn.Conv2d(channels, stem, 2), nn.ReLU(inplace=True)]
-        for before, width in zip((stem, *widths), widths, strict=False):
-            layers += [
-                nn.Conv2d(before, width, 3, padding=1, bias=False),
-                nn.MaxPool2d(2),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-                BasicBlock(width, width),
-            ]
+        for i, (before, width) in enumerate(zip((stem, *widths), widths, strict=False)):
+            layers += [*convolution(before, width, nn.MaxPool2d(2)), Sum(width, 2 if i else 1)]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 

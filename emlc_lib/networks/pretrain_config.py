@@ -96,8 +96,8 @@ DEFAULTS: dict[str, dict] = {
     "small_cnn": dict(epochs=40, batch_size=256, view_size=8, lr=0.2, warmup_epochs=2),
     "resnet_narrow": dict(epochs=80, batch_size=256, view_size=24, lr=0.3, warmup_epochs=2),
     "resnet_small": dict(
-        epochs=160, batch_size=256, views=4, view_size=18, smallest=0.1, largest=0.7, lr=0.3, warmup_epochs=4,
-        projection_hidden=512, projection_norm=True,
+        epochs=200, batch_size=256, view_size=24, lr=0.3, warmup_epochs=4, projection_hidden=512,
+        projection_norm=True,
     ),
     "resnet34": dict(epochs=200, view_size=32, lr=0.5, warmup_epochs=10),
     "resnet50": dict(epochs=200, view_size=32, lr=0.5, warmup_epochs=10),
