@@ -1,8 +1,11 @@
 """``make gpu`` on the CPU (``--trial``): the queue of a GPU machine on digits, killed, resumed and collected."""
 
+import argparse
 import hashlib
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +16,7 @@ import pandas as pd
 import pytest
 
 from emlc_lib.experiments.carry import collect, join, merge, pack, read
-from emlc_lib.experiments.gpu import IMPORTS, main
+from emlc_lib.experiments.gpu import IMPORTS, Campaign, OutOfTime, main
 from emlc_lib.runtime.parameters import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,10 +79,28 @@ def done(tmp_path_factory):
 def test_what_was_begun_goes_on_until_all_is_finished(done):
     _, texts = done
     assert "digits: SimCLR start of small_cnn begun" in texts[1]
-    assert "the time is up" in texts[1]
-    assert "pieces are left, next: " in texts[1]
     assert "everything is finished" in texts[-2]
     assert "Traceback" not in "".join(texts)
+
+
+def test_it_stops_after_an_epoch_if_the_next_would_not_fit(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMLC_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("EMLC_RUNS", raising=False)
+    (tmp_path / "out").mkdir()
+    asked = dict(trial=True, minutes=5, seeds=1, out=tmp_path / "out", figures=tmp_path, piece_mb=None)
+    campaign = Campaign(argparse.Namespace(**asked, carry_checkpoints=False, given=[]))
+    (start,) = [piece for piece in campaign.pieces if "SimCLR" in piece.name]
+    assert start.state() == "missing"
+    campaign.ends = time.monotonic()
+    with pytest.raises(OutOfTime):
+        start.do()
+    assert start.state() == "begun"
+    campaign.ends = math.inf
+    start.do()
+    assert start.state() == "finished"
+    epochs = re.findall(r"epoch (\d+): NT-Xent", (tmp_path / "out" / "log.txt").read_text())
+    assert epochs == [str(i + 1) for i in range(len(epochs))]  # none twice
+    assert len(epochs) > 2
 
 
 def test_a_call_with_everything_done_does_nothing(done):

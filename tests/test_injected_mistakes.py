@@ -20,7 +20,12 @@ RUNS = ["test_reference_runs.py"]
 MISTAKES = {
     "wrong sign": ("core/meta_gradient.py", "lr * weight * log_prob_jvp", "-lr * weight * log_prob_jvp", META),
     "wrong sign, exact": ("core/meta_gradient.py", "vectors.append(-v)", "vectors.append(v)", META),
-    "steps reversed": ("core/meta_gradient.py", "zip(weights, steps, strict", "zip(weights, steps[::-1], strict", META),
+    "steps reversed": (
+        "core/meta_gradient.py",
+        "zip(weights, steps, strict",
+        "zip(weights, steps[::-1], strict",
+        META,
+    ),
     "weights reversed": ("core/meta_gradient.py", "return weights[::-1]", "return weights", META),
     "sum for mean": ("core/meta_gradient.py", "(v * q).sum(1).mean()", "(v * q).sum(1).sum()", META),
     "gradient at the parameters after the step": (
@@ -53,7 +58,12 @@ MISTAKES = {
         "= (successor[true[chosen]] + 1) % n_classes",
         NOISE,
     ),
-    "class 0 never drawn": ("core/noise.py", "rng.integers(n_classes, size", "rng.integers(1, n_classes, size", NOISE),
+    "class 0 never drawn": (
+        "core/noise.py",
+        "rng.integers(n_classes, size",
+        "rng.integers(1, n_classes, size",
+        NOISE,
+    ),
     "softmax over the batch": (
         "core/losses.py",
         "F.log_softmax(logits, dim=1)",

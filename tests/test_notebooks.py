@@ -102,7 +102,7 @@ def test_the_experiment_runs_headless_and_records_its_result(tmp_path, parameter
     [
         ({"nosie": 0.9}, "nosie: unknown parameter; did you mean 'noise'"),
         ({"noise": 1.7}, "noise: Input should be less than or equal to 1"),
-        ({"method": "emcl"}, "method: Input should be 'emlc'"),
+        ({"method": "emcl"}, "method: 'emcl' is not one of"),
         ({"options": {"learning_rate": 0.1}}, "learning_rate: unknown parameter"),
         ({"processes": 3}, "batch_size: 64 cannot be shared equally by 3 processes"),
     ],
