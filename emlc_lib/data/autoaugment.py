@@ -18,7 +18,6 @@ from ..runtime.randomness import Share, WHOLE
 
 Policy = tuple[tuple[tuple[str, float, int | None], ...], ...]
 
-
 # (operation, probability, magnitude bin of 0..9), twice per sub-policy; Table 7 of Cubuk et al.
 CIFAR_POLICY = (
     (("Invert", 0.1, None), ("Contrast", 0.2, 6)),
@@ -47,7 +46,6 @@ CIFAR_POLICY = (
     (("Equalize", 0.8, None), ("Invert", 0.1, None)),
     (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, None)),
 )
-
 
 # Table 9 of Cubuk et al. Some sub-policies are in it twice, so that they are drawn twice as often.
 IMAGENET_POLICY = (
@@ -78,13 +76,11 @@ IMAGENET_POLICY = (
     (("Equalize", 0.8, None), ("Equalize", 0.6, None)),
 )
 
-
 # Upper ends of the magnitude ranges, reached at bin 9; translations are shares of the side length.
 _RANGE = {
     "ShearX": 0.3, "ShearY": 0.3, "TranslateX": 150 / 331, "TranslateY": 150 / 331, "Rotate": 30.0,
     "Brightness": 0.9, "Color": 0.9, "Contrast": 0.9, "Sharpness": 0.9,
 }  # fmt: skip
-
 
 SIGNED = frozenset(_RANGE)
 

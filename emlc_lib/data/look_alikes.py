@@ -19,7 +19,6 @@ ASYMMETRIC_MAPS: dict[str, dict[str, str]] = {
     },
 }
 
-
 # The 20 superclasses of CIFAR-100, each in the order of its class numbers, which is alphabetical.
 CIFAR100_SUPERCLASSES: dict[str, tuple[str, ...]] = {
     "aquatic mammals": ("beaver", "dolphin", "otter", "seal", "whale"),

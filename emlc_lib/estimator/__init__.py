@@ -1,0 +1,4 @@
+"""``EMLCClassifier`` and ``emlc correct``: a user's own images, their labels corrected and ranked.
+
+May import all rooms but experiments.
+"""

@@ -17,7 +17,6 @@ from .images import read_labels
 
 INTEGER, NUMBER = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
 
-
 # Passed on to the estimator, which has their defaults.
 OPTIONS: dict[str, dict[str, Any]] = {
     "model": {

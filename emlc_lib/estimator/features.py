@@ -26,14 +26,11 @@ from ..training.start import MakeFeatures
 
 OWN = ("small_cnn", "resnet_narrow", "resnet_small", "resnet34", "resnet50")
 
-
 TORCHVISION = (
     "resnet18", "resnet34", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny",
 )  # fmt: skip
 
-
 PREFIX = "torchvision:"
-
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

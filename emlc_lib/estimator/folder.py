@@ -24,13 +24,10 @@ from .images import EXTENSIONS, Images, InputError, image_size, read_folder, rea
 
 THUMBNAIL = 160
 
-
 SHEET_FORMATS = (".jpg", ".pdf", ".png", ".svg")
-
 
 # Verified images of a class.
 FEW = 10
-
 
 ALL = "(all)"
 

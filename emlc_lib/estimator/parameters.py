@@ -20,7 +20,6 @@ OF_DATA_SETS = (
     "noise_type", "human_labels", "human_key", "asymmetric_map", "splits", "resized_copy", "start_weights",
 )  # fmt: skip
 
-
 # Enough steps for a small set, where the epochs are not given.
 LEAST_EPOCHS, LEAST_STEPS = 10, 600
 

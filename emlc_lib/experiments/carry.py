@@ -16,7 +16,6 @@ from ..runtime.parameters import ConfigError
 
 COSTS = "step_cost_gpu.csv"
 
-
 COST_KEY = ["variant", "execution", "hardware", "model", "noisy", "clean"]
 
 

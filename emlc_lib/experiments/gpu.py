@@ -62,12 +62,9 @@ IMPORTS = (
     "torchvision", "tqdm",
 )  # fmt: skip
 
-
 METHODS = (("emlc", 1), ("clean_only", 1), ("cross_entropy", 1), ("emlc", 5), ("mlc", 1))
 
-
 NOISES = ("symmetric:0.9", "symmetric:0.5", "symmetric:0.2", "symmetric:0.8", "asymmetric:0.4")
-
 
 EXECUTIONS: dict[str, dict] = {
     "float32": {},
@@ -76,12 +73,10 @@ EXECUTIONS: dict[str, dict] = {
     "CUDA graph, TF32": {"precision": "tf32", "cuda_graph": True},
 }
 
-
 PAPER = dict(
     device="cuda", datasets=("cifar10", "cifar100"), runs={"preset": "paper"},
     costs={"model": "resnet34", "noisy": 128, "clean": 32, "repeats": 20},
 )  # fmt: skip
-
 
 TRIAL = dict(
     device="cpu", datasets=("digits",), runs={"preset": "smoke", "epochs": 2, "start": "simclr"},

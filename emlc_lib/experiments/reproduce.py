@@ -19,7 +19,6 @@ _DIGITS: dict[str, object] = {
     "figures": "{out}/figures", "runs": "{out}/runs", "save": "{out}",
 }  # fmt: skip
 
-
 # What each notebook is run with besides its defaults; {out} is the folder above.
 NOTEBOOKS: dict[str, dict[str, object]] = {
     "00_pretrain_simclr": {"figures": "{out}/figures", "runs": "{out}/runs", "dataset": "digits"},

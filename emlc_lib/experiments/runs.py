@@ -135,6 +135,7 @@ def _before_training(config: Config, data: ExperimentData | None, processes: int
     source = config.dataset, config.model, config.device
     pretraining = None
     if show and own_share().world == 1:
+        say(f"preset {config.preset} on {config.device}: trying a few steps, to tell how long it will take")
         pretraining = expected_seconds(*source) if config.awaits_weights else 0.0
         text = f"preset {config.preset} on {config.device}: {config.model}, {config.epochs} epochs"
         if data is not None:

@@ -17,7 +17,6 @@ from .tables import run_table
 
 Study = Mapping[str, Mapping[str, Any]]
 
-
 # Figures 1 and 5.
 CORRECTORS: Study = {
     "EMLC, k = 1": {"method": "emlc", "k": 1},
@@ -25,7 +24,6 @@ CORRECTORS: Study = {
     "MLC": {"method": "mlc"},
     "MSLC": {"method": "mslc"},
 }
-
 
 # Table 3, row by row, and the two that change one factor alone where the preset has random corruption.
 ABLATION: Study = {
@@ -38,13 +36,10 @@ ABLATION: Study = {
     "BCE random, AutoAugment": {"meta_term": False, "corruption": "random"},
 }
 
-
 # Where the released code differs: each alone against the paper's way, and all of it.
 _RELEASED_STEPS = {"step_order": "reversed", "step_mean": True}
 
-
 _ASYMMETRIC = {"noise_type": "asymmetric", "noise": 0.4}
-
 
 FIDELITY: Study = {
     "paper, k = 1": {},
@@ -63,7 +58,6 @@ FIDELITY: Study = {
     "asymmetric 40 %, similar classes": _ASYMMETRIC,
     "asymmetric 40 %, random flips": {**_ASYMMETRIC, "asymmetric_map": "random"},
 }  # fmt: skip
-
 
 # What each of them is compared with.
 FIDELITY_BASELINES: Mapping[str, str] = {

@@ -21,7 +21,6 @@ TABLE_1_COLUMNS = [
     ("cifar100", "symmetric", 0.5), ("cifar100", "symmetric", 0.8), ("cifar100", "symmetric", 0.9),
 ]  # fmt: skip
 
-
 _ROWS: dict[str, list[float | tuple[float, float] | None]] = {
     "cross_entropy": [86.8, 79.4, 62.9, 42.7, 83.2, 62.0, 46.7, 19.9, 10.1],
     "mwnet": [89.76, None, 56.56, None, 88.69, 66.73, None, 19.04, None],
@@ -39,7 +38,6 @@ _ROWS: dict[str, list[float | tuple[float, float] | None]] = {
     ],
 }  # fmt: skip
 
-
 # Table 2, Clothing1M: the paper's name, this project's or "", whether it uses clean labels, test accuracy, %.
 _TABLE_2: list[tuple[str, str, bool, float]] = [
     ("Cross-entropy", "cross_entropy", False, 69.21), ("Joint-Optim", "", False, 72.16),
@@ -50,7 +48,6 @@ _TABLE_2: list[tuple[str, str, bool, float]] = [
     ("Self Learning", "", True, 76.44), ("FasTEN", "fasten", True, 77.83),
     ("EMLC (k = 1)", "emlc k=1", True, 79.35), ("EMLC (k = 5)", "emlc k=5", True, 78.16),
 ]  # fmt: skip
-
 
 # Kinds of noise that have a rate.
 RATED = ("symmetric", "asymmetric")

@@ -54,9 +54,7 @@ from .base import Method, MethodParameters
 
 SHARE = 0.5
 
-
 NEIGHBOURS = 10
-
 
 RAMP = 1 / 6
 

@@ -18,9 +18,7 @@ from ..runtime.parameters import DataUnavailable
 # The paper says ImageNet; these are the weights in its released code.
 PUBLISHED = ResNet50_Weights.IMAGENET1K_V2
 
-
 MODEL = "resnet50_imagenet"
-
 
 # torchvision's files are pickles: these are known by their SHA-256, whose beginning is part of the name.
 KNOWN = tuple(Path(weights.url).name for weights in ResNet50_Weights)

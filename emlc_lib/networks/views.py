@@ -20,7 +20,6 @@ from ..runtime.execution import matmul_precision, to_device
 # third coordinates hold the hue as an angle.
 LUMA = (0.299, 0.587, 0.114)
 
-
 YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
@@ -51,7 +50,6 @@ RECIPES = {
     "cifar10": ViewRecipe(0.2, True, 0.4, 0.1, 0.2),
     "cifar100": ViewRecipe(0.2, True, 0.4, 0.1, 0.2),
 }
-
 
 JITTER_PROBABILITY = 0.8
 

@@ -22,17 +22,13 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 Draw = TypeVar("Draw")
 
-
 Log = dict[str, Tensor]
-
 
 # Steps before the capture: kernels are chosen and momenta allocated in the first.
 WARM_UP = 3
 
-
 # Draws on which replays are compared with the step.
 CHECKS = 2
-
 
 # Relative difference of the change of the state, and of the log. On a GPU two runs of one step differ by the order
 # of their sums, far less than this even in bfloat16. A draw that is not looked at, or a part of the state that is

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 P, R = ParamSpec("P"), TypeVar("R")
 
-
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 

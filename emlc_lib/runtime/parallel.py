@@ -45,7 +45,6 @@ from .randomness import WHOLE, Share
 
 K = TypeVar("K", bound=Hashable)
 
-
 T = TypeVar("T")
 
 

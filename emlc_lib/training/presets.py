@@ -43,7 +43,6 @@ PRESETS: dict[str, dict] = {
     ),
 }  # fmt: skip
 
-
 # Where a data set needs other values; for Clothing1M Table 4's again.
 _OF_DATASETS: dict[tuple[str, str], dict] = {
     ("paper", "cifar100"): dict(model="resnet50"),
@@ -55,7 +54,6 @@ _OF_DATASETS: dict[tuple[str, str], dict] = {
         noise_type="real", n_clean=None, epochs=2, batch_size=16, clean_batch_size=8, schedule="lr_step"
     ),
 }  # fmt: skip
-
 
 # In place of SimCLR where no weights come with the package: a supervised start on the clean set.
 WARM_START = dict(start="random", start_steps=1000, start_lr=0.1)

@@ -21,7 +21,6 @@ from ...runtime.randomness import Stream, numpy_generator
 
 SIZES = {"noisy_train": 42, "clean_train": 30, "clean_val": 14, "clean_test": 15}
 
-
 # The outline in shares of width and height, the same when mirrored, since clean images are flipped.
 _SHIRT = (
     (0.36, 0.12), (0.64, 0.12), (0.95, 0.3), (0.84, 0.48), (0.72, 0.42),

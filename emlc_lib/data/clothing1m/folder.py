@@ -24,16 +24,12 @@ CLASSES = (
     "Shawl", "Dress", "Vest", "Underwear",
 )  # fmt: skip
 
-
 # Lists of images by their part in the experiment, and which labels belong to them.
 PARTS = {"noisy_train": "noisy", "clean_train": "clean", "clean_val": "clean", "clean_test": "clean"}
 
-
 LABELS = ("noisy", "clean")
 
-
 IMAGES, COPY, LEFT_OUT = "images", "images_224", "left_out.txt"
-
 
 # The paper gives no sizes; these are the usual ones, and squeezing to a square is what the released code does.
 RESIZE, CROP = 256, 224

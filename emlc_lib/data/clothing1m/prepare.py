@@ -26,7 +26,6 @@ from ..parameters import DataParameters
 
 COMMAND = "python -m emlc_lib.data.clothing1m.prepare"
 
-
 ON_REQUEST = "Clothing1M is given by its authors on request; 11_clothing1m says whom to ask."
 
 

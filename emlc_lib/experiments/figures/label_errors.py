@@ -11,7 +11,6 @@ from .style import look, method_name
 
 _COLOURS = (BLUE, SKY, GREEN, ORANGE, AMBER, PINK, GREY)
 
-
 _MARKERS = "osD^v<>"
 
 
