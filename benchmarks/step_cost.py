@@ -17,6 +17,7 @@ import multiprocessing
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,26 +99,42 @@ def by_execution(
         execution: parameters of all variants, such as ``precision``.
 
     Returns:
-        One row per variant; of one that fails, ``error`` says why, and the other numbers are missing.
+        One row per variant; of one that fails, ``error`` says why, and the other numbers are missing. ``peak_MiB``
+        is what a call takes beyond the networks and momenta (CUDA only).
     """
     args = SimpleNamespace(device=device, model=model, noisy=noisy, clean=clean)
-    built, errors = {}, {}
+    built, errors, peaks = {}, {}, {}
     for name, make in executed_variants(args, **execution).items():
         try:
             built[name] = make()
             built[name][0]()  # what cannot run fails here, and not among the others
+            peaks[name] = _further_memory(built[name][0], device)
         except Exception as error:
             errors[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             built.pop(name, None)
-    rows = measure(built, repeats, device) if "plain SGD" in built else pd.DataFrame({"variant": []})
+    if "plain SGD" not in built:
+        errors |= dict.fromkeys(built, "its unit, plain SGD, failed")
+        built = {}
+    rows = measure(built, repeats, device) if built else pd.DataFrame({"variant": []})
     failed = pd.DataFrame({"variant": list(errors), "error": list(errors.values())})
     source = provenance(device)
     hardware, versions = source["hardware"], source["versions"]
-    return pd.concat([rows, failed]).assign(
-        error=lambda table: table["error"].fillna(""), model=model, noisy=noisy, clean=clean, repeats=repeats,
+    table = pd.concat([rows, failed])
+    return table.assign(
+        peak_MiB=table["variant"].map(peaks), error=table["error"].fillna(""),
+        model=model, noisy=noisy, clean=clean, repeats=repeats,
         hardware=hardware.get("gpu") or hardware["processor"], threads=hardware["threads"],
         torch=versions["torch"], python=versions["python"],
     )  # fmt: skip
+
+
+def _further_memory(function: Callable[[], object], device: str) -> float:
+    if not device.startswith("cuda"):
+        return float("nan")
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    function()
+    return round((torch.cuda.max_memory_allocated(device) - before) / 2**20)
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from emlc_lib.methods.baselines import CrossEntropy
 from emlc_lib.methods.emlc import EMLC
 from emlc_lib.networks.backbones import build_classifier
 from emlc_lib.runtime.cuda_graph import CHECKS, WARM_UP
+from emlc_lib.runtime.execution import at_own_precision
 from emlc_lib.training.presets import make_config
 from emlc_lib.training.start import placed
 
@@ -83,9 +84,14 @@ def build(args, cls, **changes):
 
 
 def repeated(method, k: int) -> Callable[[], object]:
-    """k steps of a method."""
+    """k steps of a method, in the precision of its configuration, as in a training."""
     counter = itertools.count()
-    return lambda: [method.step(next(counter)) for _ in range(k)]
+
+    @at_own_precision
+    def steps(config):
+        return [method.step(next(counter)) for _ in range(k)]
+
+    return lambda: steps(method.config)
 
 
 def plain(args, **changes) -> Callable[[], Built]:
@@ -99,12 +105,18 @@ def emlc(args, k: int, **changes) -> Callable[[], Built]:
 
 
 def graphed(args, **changes) -> Callable[[], Built]:
-    """The same for k = 1 by a CUDA graph, which is captured and checked before the clock starts."""
+    """The same for k = 1 by a CUDA graph, which is captured and checked before the clock starts.
+
+    A RuntimeError if the method goes on without its graph.
+    """
 
     def make() -> Built:
-        step = repeated(build(args, EMLC, cuda_graph=True, **changes), 1)
+        method = build(args, EMLC, cuda_graph=True, **changes)
+        step = repeated(method, 1)
         for _ in range(WARM_UP + CHECKS):
             step()
+        if not method._run.replays:
+            raise RuntimeError("the CUDA graph was given up; stderr says why")
         return step, 1
 
     return make

@@ -11,12 +11,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
+from benchmarks.variants import repeated
+from emlc_lib.experiments.campaign import METHODS, Campaign
 from emlc_lib.experiments.carry import collect, join, merge, pack, read
-from emlc_lib.experiments.gpu import IMPORTS, Campaign, OutOfTime, main
+from emlc_lib.experiments.gpu import IMPORTS, main
+from emlc_lib.runtime.deadline import OutOfTime
 from emlc_lib.runtime.parameters import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,8 +61,7 @@ def start(folder, minutes, *options):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The folder, and what every call printed: one that is killed, short ones to the end, one with nothing to
-    do."""
+    """The folder, and what four calls printed: killed, too short, to the end, with nothing to do."""
     folder = tmp_path_factory.mktemp("gpu")
     killed = start(folder, 5)
     texts = [""]
@@ -68,10 +72,10 @@ def done(tmp_path_factory):
             break
     killed.stdout.close()
     assert killed.wait() == -signal.SIGKILL
-    for _ in range(20):
-        texts.append(start(folder, 0.2, "--piece-mb", "0.05").communicate()[0])
-        if "everything is finished" in texts[-1]:
-            break
+    texts.append(start(folder, 0.02, "--carry-checkpoints").communicate()[0])
+    (carried,) = join(folder / "out", folder / "other")
+    assert (folder / "other" / carried).read_bytes() == (folder / "data" / carried).read_bytes()
+    texts.append(start(folder, 5, "--piece-mb", "0.05").communicate()[0])
     texts.append(start(folder, 5).communicate()[0])
     return folder, texts
 
@@ -79,7 +83,11 @@ def done(tmp_path_factory):
 def test_what_was_begun_goes_on_until_all_is_finished(done):
     _, texts = done
     assert "digits: SimCLR start of small_cnn begun" in texts[1]
-    assert "everything is finished" in texts[-2]
+    assert "the time is up" in texts[1]
+    assert "pieces are left, next: " in texts[1]
+    assert "everything is finished" in texts[2]
+    epochs = [line for text in texts for line in text.splitlines() if "NT-Xent" in line]
+    assert len(epochs) <= 41  # of 40: what was killed in the middle of an epoch repeats that one
     assert "Traceback" not in "".join(texts)
 
 
@@ -139,6 +147,20 @@ def test_every_run_and_every_cost_is_there_with_its_provenance(done):
     assert set(report["pieces"].values()) == {"finished"}
 
 
+def test_a_fresh_machine_knows_what_was_collected(done, tmp_path):
+    """Runs and steps are rows of tables then; the weights have come along, and the tests are run again."""
+    folder, _ = done
+    fresh = tmp_path / "fresh"
+    (fresh / "figures").mkdir(parents=True)
+    collect(folder / "out", fresh / "figures")
+    join(folder / "out", fresh / "data")
+    text = start(fresh, 0.0001).communicate()[0]
+    assert "SimCLR start of small_cnn finished" in text
+    assert "step cost: float32 finished, TF32 missing, bfloat16 finished" in text
+    (runs,) = [line for line in text.splitlines() if line.startswith("digits, symmetric 0.9, seed 0:")]
+    assert runs.count("finished") == len(METHODS)
+
+
 def test_what_came_back_is_collected_once(done, tmp_path):
     folder, _ = done
     table = pd.read_csv(folder / "out" / "runs.csv", dtype=str)
@@ -183,6 +205,28 @@ def test_no_file_is_replaced_by_another(tmp_path):
     with pytest.raises(ConfigError, match="is there with other content"):
         join(tmp_path, tmp_path / "root")
     assert (tmp_path / "root" / "a").read_bytes() == b"other"
+
+
+@pytest.mark.parametrize(("precision", "products"), [("float32", "ieee"), ("tf32", "tf32"), ("bfloat16", "tf32")])
+def test_steps_are_timed_in_their_own_precision(precision, products):
+    """torch's own default would round float32 convolutions to TF32, and nothing else."""
+    seen = []
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    method = SimpleNamespace(
+        config=SimpleNamespace(precision=precision),
+        step=lambda t: seen.append([t, *(backend.fp32_precision for backend in backends)]),
+    )
+    before = [backend.fp32_precision for backend in backends]
+    repeated(method, 2)()
+    assert seen == [[0, products, products], [1, products, products]]
+    assert [backend.fp32_precision for backend in backends] == before
+
+
+def test_of_an_earlier_archive_nothing_is_left(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(5000))
+    assert len(pack([tmp_path / "a"], tmp_path, tmp_path, 0.001)["pieces"]) > 2
+    pieces = pack([tmp_path / "a"], tmp_path, tmp_path, None)["pieces"]
+    assert [path.name for path in tmp_path.glob("carried*")] == pieces == ["carried.tar.000"]
 
 
 def test_merge_replaces_if_asked(tmp_path):

@@ -18,7 +18,7 @@ BELOW = {
 }
 BELOW["experiments"] = BELOW["estimator"] = set(BELOW)
 # Files that may be longer than 300 lines, and how long.
-LONGEST = {"experiments/gpu.py": 400, "estimator/estimator.py": 310}
+LONGEST = {"estimator/estimator.py": 310}
 
 
 def targets(file, nodes):
@@ -42,8 +42,10 @@ def test_every_file_is_in_a_room():
 def test_imports_go_downwards(file):
     room, tree = file.relative_to(ROOT).parts[0], ast.parse(file.read_text())
     assert {name.split(".")[0] for name in targets(file, ast.walk(tree))} <= BELOW[room] | {room}
-    absolute = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and not n.level]
-    assert not [n.module for n in absolute if n.module.split(".")[0] == "emlc_lib"]
+    # By its whole name a file may import itself alone, so that jobs find it when it is run as a command.
+    own = ".".join(("emlc_lib", *file.relative_to(ROOT).with_suffix("").parts))
+    absolute = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and not n.level}
+    assert {name for name in absolute if name.split(".")[0] == "emlc_lib"} <= {own}
 
 
 def test_there_is_no_circle():

@@ -15,21 +15,20 @@ from ..runtime.checkpoint import write_atomically
 from ..runtime.parameters import ConfigError
 
 COSTS = "step_cost_gpu.csv"
-
 COST_KEY = ["variant", "execution", "hardware", "model", "noisy", "clean"]
 
 
 def pack(files: Sequence[Path], root: Path, out: Path, piece_mb: float | None) -> dict:
     """Writes files below ``root`` as one tar archive, in pieces of ``piece_mb`` MB (10^6 bytes), into ``out``.
 
-    Without a size it is one piece; of no files there is none.
+    Without a size it is one piece. Pieces of an earlier archive are removed.
 
     Returns:
         What :func:`join` needs: ``sha256`` of the archive and the names of its ``pieces``, in order.
     """
     digest, pieces = hashlib.sha256(), []
-    if not files:
-        return {"sha256": digest.hexdigest(), "pieces": pieces}
+    for old in out.glob("carried.tar.*"):
+        old.unlink()
     size = max(1, int(piece_mb * 1e6)) if piece_mb else -1
     with tempfile.TemporaryFile() as archive:
         with tarfile.open(fileobj=archive, mode="w") as tar:

@@ -78,6 +78,11 @@ class CapturedStep:
         self._replay: Callable[[], None] | None = None
         self._failed = False
 
+    @property
+    def replays(self) -> bool:
+        """Whether steps are replayed from now on."""
+        return self._taken >= WARM_UP + CHECKS and not self._failed
+
     def __call__(self, draw: Draw) -> Log:
         self._taken += 1
         leaves, form = tree_flatten(draw)
