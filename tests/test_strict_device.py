@@ -56,7 +56,8 @@ def test_no_method_waits_for_the_device_in_a_step(method):
 @pytest.mark.parametrize("weights", ["paper", "momentum", "exact"])
 @pytest.mark.parametrize("k", [1, 3])
 def test_every_kind_of_meta_gradient(k, weights, pass_):
-    watched(k=k, meta_weights=weights, teacher_pass=pass_)
+    device = watched(k=k, meta_weights=weights, teacher_pass=pass_)
+    assert not device.waits["a mask picks elements"]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,8 @@ def test_every_kind_of_meta_gradient(k, weights, pass_):
     ],
 )  # fmt: skip
 def test_options(changes):
-    watched(**changes)
+    device = watched(**changes)
+    assert not device.waits["a mask picks elements"]
 
 
 RESUMES_NOTHING = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
