@@ -17,10 +17,8 @@ from emlc_lib.core.meta_gradient import (
     batch_statistics_only,
     clean_gradient,
     forward_mode,
-    log_prob_jvp,
     parameters_of,
 )
-from emlc_lib.core.tangent import TapedForward
 from emlc_lib.core.teacher import build_teacher
 from emlc_lib.data.batches import CleanBatch, NoisyBatch
 from emlc_lib.methods import METHODS
@@ -29,8 +27,11 @@ from emlc_lib.methods.emlc import EMLC
 from emlc_lib.networks.backbones import build_classifier
 from emlc_lib.runtime.cuda_graph import CHECKS, WARM_UP
 from emlc_lib.runtime.execution import at_own_precision
+from emlc_lib.runtime.tangent import TapedForward
 from emlc_lib.training.presets import make_config
 from emlc_lib.training.start import placed
+
+from .double_backward import MLCByDoubleBackward, MSLCByDoubleBackward
 
 SIDE, CLASSES = 32, 10
 Built = tuple[Callable[[], object], int]  # a function, and the noisy batches that one call takes
@@ -239,23 +240,21 @@ def method_variants(args, **common) -> Variants:
 
     ``common``: further parameters of all of them.
     """
-    twice, correcting = {"meta_pass": "double_backward"}, {"mslc_plain_share": 0.0}
     others = {
-        "MLC, double backward": {"method": "mlc", **twice},
-        "MLC, forward mode": {"method": "mlc"},
-        "MSLC, double backward": {"method": "mslc", **correcting, **twice},
-        "MSLC, forward mode": {"method": "mslc", **correcting},
-        "MW-Net": {"method": "mwnet"},
-        "MLNT, 2 sets": {"method": "mlnt", "mlnt_sets": 2},
-        "FasTEN": {"method": "fasten"},
+        "MLC, double backward": (MLCByDoubleBackward, {}),
+        "MLC, forward mode": (METHODS["mlc"], {}),
+        "MSLC, double backward": (MSLCByDoubleBackward, {"mslc_plain_share": 0.0}),
+        "MSLC, forward mode": (METHODS["mslc"], {"mslc_plain_share": 0.0}),
+        "MW-Net": (METHODS["mwnet"], {}),
+        "MLNT, 2 sets": (METHODS["mlnt"], {"mlnt_sets": 2}),
+        "FasTEN": (METHODS["fasten"], {}),
     }
     variants: Variants = {
         "plain SGD": plain(args, **common),
         "EMLC k=1": emlc(args, 1, **common),
         "EMLC k=5": emlc(args, 5, **common),
     }
-    for name, changes in others.items():
-        cls = METHODS[changes["method"]]
+    for name, (cls, changes) in others.items():
         changes = changes | common
         variants[name] = lambda cls=cls, changes=changes: (repeated(build(args, cls, **changes), 1), 1)
     return variants
@@ -305,8 +304,8 @@ def parts(args) -> dict[str, Built]:
         "  g_w, clean batch": (lambda: clean_gradient(student, clean.x, clean.labels), 1),
         "  copy of the student's parameters": (lambda: parameters_of(student), 1),
         "  teacher's update": (method.optimisers["teacher"].step, 1),
-        "  forward mode, primal shared": (lambda: log_prob_jvp(student, step, g_w, taped=taped), 1),
-        "  forward mode, primal again": (lambda: log_prob_jvp(student, again, g_w, taped=taped), 1),
+        "  forward mode, primal shared": (lambda: taped.log_prob_jvp(student, step, g_w), 1),
+        "  forward mode, primal again": (lambda: taped.log_prob_jvp(student, again, g_w), 1),
         "  forward mode, torch.func.jvp": (lambda: forward_mode(student, params, noisy.x, g_w), 1),
         "  double backward instead": (lambda: double_backward_jvp(student, step, g_w), 1),
     }

@@ -6,11 +6,11 @@ import torch
 import torchvision
 
 from emlc_lib import ConfigError, EMLCClassifier
-from emlc_lib.core.tangent import TapedForward, UnsupportedModel
 from emlc_lib.data.datasets import NORMALISATION
 from emlc_lib.estimator.features import IMAGENET, PREFIX, TORCHVISION, empty_features
 from emlc_lib.estimator.parameters import settle
 from emlc_lib.estimator.sets import pair
+from emlc_lib.runtime.tangent import TapedForward, UnsupportedModel
 
 # Trainings of one step correct nothing, and say so.
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in ("no label was changed", "the gate stayed")]

@@ -95,7 +95,6 @@ BAD = [
     ("asymmetric_map", {"asymmetric_map": "flip"}),
     ("teacher_momentum", {"teacher_momentum": 1.0}),
     ("mslc_soft_targets", {"mslc_soft_targets": "soft"}),
-    ("meta_pass", {"meta_pass": "finite_differences"}),
     ("noise_type", {"noise_type": "human", "human_labels": "labels.npz"}),
     ("noise_type", {"dataset": "fashion_mnist", "noise_type": "human", "human_labels": "labels.npz"}),
     ("preset", {"preset": "paper"}),
@@ -244,7 +243,6 @@ class TestPresets:
         for dataset in ("cifar10", "cifar100", "clothing1m"):
             config = make_config(dataset=dataset)
             assert (config.preset, config.device, config.precision) == ("paper", "cuda", "tf32")
-            assert config.channels_last
             assert make_config(dataset=dataset, precision="float32").precision == "float32"
             assert make_config(dataset=dataset, preset="paper", device="cpu").precision == "float32"
         assert make_config(preset="quick").precision == "float32"
@@ -348,7 +346,6 @@ BASE = {
     "mslc_lr": 1e-3,
     "mslc_plain_share": 0.5,
     "mslc_soft_targets": False,
-    "meta_pass": "double_backward",
     "share_primal": True,
     "mwnet_lr": 1e-3,
     "mlnt_sets": 10,
@@ -361,7 +358,6 @@ BASE = {
     "teacher_pass": "kept",
     "compile": False,
     "cuda_graph": False,
-    "channels_last": True,
 }
 # Another value of every field.
 CHANGES = {
@@ -409,7 +405,6 @@ CHANGES = {
     "mslc_lr": 1e-4,
     "mslc_plain_share": 0.25,
     "mslc_soft_targets": True,
-    "meta_pass": "forward_mode",
     "share_primal": None,
     "mwnet_lr": 1e-4,
     "mlnt_sets": 2,
@@ -422,7 +417,6 @@ CHANGES = {
     "teacher_pass": "recomputed",
     "compile": True,
     "cuda_graph": True,
-    "channels_last": False,
 }
 
 
@@ -526,6 +520,12 @@ class TestIdentity:
                 method=row.method, seed=row.seed, device="cpu", **changes,
             )  # fmt: skip
             assert config.first_name.endswith(f"-{row.digest}"), row.command
+
+    def test_stored_values_of_parameters_that_are_gone(self, base):
+        stored = base.model_dump() | {"channels_last": True, "meta_pass": "forward_mode"}
+        assert from_values(stored) == base
+        with pytest.raises(ConfigError, match=r"^meta_pass: 'double_backward' is gone"):
+            from_values(stored | {"meta_pass": "double_backward"})
 
     def test_human_labels_count_by_what_is_in_them(self, tmp_path):
         def config(folder, label):

@@ -18,7 +18,7 @@ RUNS = ["test_reference_runs.py"]
 
 # What is wrong: the file, the line's text before and after, and the tests that look there.
 MISTAKES = {
-    "wrong sign": ("core/meta_gradient.py", "lr * weight * log_prob_jvp", "-lr * weight * log_prob_jvp", META),
+    "wrong sign": ("core/meta_gradient.py", "lr * weight * product", "-lr * weight * product", META),
     "wrong sign, exact": ("core/meta_gradient.py", "vectors.append(-v)", "vectors.append(v)", META),
     "steps reversed": (
         "core/meta_gradient.py",

@@ -12,13 +12,12 @@ import torch
 from references import flat, mixed_hessian, relative_error, stateless, unrolled_clean_loss, unrolled_gradient
 from torch.func import functional_call, jacrev
 
+from benchmarks.double_backward import double_backward_surrogate
 from emlc_lib.core.meta_gradient import (
     InnerStep,
     batch_statistics_only,
     clean_gradient,
-    double_backward_surrogate,
     exact_surrogate,
-    forward_mode,
     k_step_surrogate,
     k_step_vectors,
     log_prob_jvp,
@@ -26,7 +25,7 @@ from emlc_lib.core.meta_gradient import (
     parameters_of,
     surrogate,
 )
-from emlc_lib.core.tangent import TapedForward
+from emlc_lib.runtime.tangent import TapedForward
 
 
 def take_steps(problem, *, lr, momentum=0.0, weight_decay=0.0, taped=None):
@@ -45,6 +44,10 @@ def take_steps(problem, *, lr, momentum=0.0, weight_decay=0.0, taped=None):
     return steps, g_w
 
 
+def by_tape(taped):
+    return {"product": taped.log_prob_jvp} if taped else {}
+
+
 def teacher_gradient(problem, scalar):
     return flat(
         torch.autograd.grad(scalar, list(problem.teacher.parameters()), retain_graph=True, materialize_grads=True)
@@ -58,7 +61,7 @@ def test_one_step_is_exact(make_problem, kind, shared):
     expected = unrolled_gradient(problem.student, problem.teacher, problem.noisy, problem.clean, lr=0.3)
     taped = TapedForward(problem.student) if shared else None
     steps, g_w = take_steps(problem, lr=0.3, taped=taped)
-    value = teacher_gradient(problem, k_step_surrogate(problem.student, steps, g_w, lr=0.3, taped=taped))
+    value = teacher_gradient(problem, k_step_surrogate(problem.student, steps, g_w, lr=0.3, **by_tape(taped)))
     assert expected.norm() > 1e-4
     assert relative_error(value, expected) <= 1e-10
 
@@ -120,12 +123,12 @@ def test_k_step_sum_term_by_term(make_problem, kind, shared):
     for distance, step, (x, given) in zip((2, 1, 0), steps, problem.noisy, strict=True):
         h = mixed_hessian(problem.student, problem.teacher, step.params, x, given)
         expected = expected - lr * gamma**distance * (g @ h)
-    value = teacher_gradient(problem, k_step_surrogate(problem.student, steps, g_w, lr=lr, taped=taped))
+    value = teacher_gradient(problem, k_step_surrogate(problem.student, steps, g_w, lr=lr, **by_tape(taped)))
     assert relative_error(value, expected) <= 1e-10
     # What the released code computes: one step's Jacobians with another step's labels.
     labels = [s.soft_labels for s in steps][::-1]
     mixed = [s._replace(soft_labels=q) for s, q in zip(steps, labels, strict=True)]
-    wrong = teacher_gradient(problem, k_step_surrogate(problem.student, mixed, g_w, lr=lr, taped=taped))
+    wrong = teacher_gradient(problem, k_step_surrogate(problem.student, mixed, g_w, lr=lr, **by_tape(taped)))
     assert relative_error(wrong, expected) > 1e-2
 
 
@@ -177,7 +180,7 @@ def test_jvp_against_the_full_jacobian(make_problem, shared):
     taped = TapedForward(problem.student) if shared else None
     tape = taped(x)[1] if shared else None
     step = InnerStep(w, x, problem.teacher(x, given).soft_labels, tape)
-    value = log_prob_jvp(problem.student, step, direction, taped=taped)
+    value = (taped.log_prob_jvp if shared else log_prob_jvp)(problem.student, step, direction)
     student = stateless(problem.student)
     jacobian = jacrev(lambda p: functional_call(student, p, (x,)).log_softmax(1))(w)
     expected = sum((jacobian[n] * direction[n]).flatten(2).sum(2) for n in w)
@@ -213,21 +216,17 @@ def test_vectors_come_from_the_tape_or_the_product_that_is_given(make_problem):
     problem, used = make_problem("mlp", k=2), []
     taped = TapedForward(problem.student)
     steps, g_w = take_steps(problem, lr=0.1, taped=taped)
+    jvp = taped.jvp
+    taped.jvp = lambda *args: used.append("tape") or jvp(*args)
 
     def product(*args):
         used.append("product")
-        return forward_mode(*args)
-
-    class Counting:
-        @staticmethod
-        def jvp(*args):
-            used.append("tape")
-            return taped.jvp(*args)
+        return log_prob_jvp(*args)
 
     plain = k_step_vectors(problem.student, steps, g_w, lr=0.1)
-    for options, expected in (({"product": product}, "product"), ({"taped": Counting}, "tape")):
+    for given, expected in ((product, "product"), (taped.log_prob_jvp, "tape")):
         used.clear()
-        for v, w in zip(k_step_vectors(problem.student, steps, g_w, lr=0.1, **options), plain, strict=True):
+        for v, w in zip(k_step_vectors(problem.student, steps, g_w, lr=0.1, product=given), plain, strict=True):
             assert relative_error(v, w) <= 1e-10
         assert used == [expected] * 2
 
@@ -298,5 +297,5 @@ def test_one_step_is_exact_on_cuda(make_problem, shared):
     expected = unrolled_gradient(problem.student, problem.teacher, problem.noisy, problem.clean, lr=0.3)
     taped = TapedForward(problem.student) if shared else None
     steps, g_w = take_steps(problem, lr=0.3, taped=taped)
-    value = teacher_gradient(problem, k_step_surrogate(problem.student, steps, g_w, lr=0.3, taped=taped))
+    value = teacher_gradient(problem, k_step_surrogate(problem.student, steps, g_w, lr=0.3, **by_tape(taped)))
     assert relative_error(value, expected) <= 1e-10

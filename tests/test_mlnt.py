@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from emlc_lib import make_config, prepare
 from emlc_lib.data.augment import normalise
 from emlc_lib.methods.mlnt import MLNT, consistency_gradient, synthetic_labels
-from emlc_lib.runtime.randomness import Stream, torch_generator
+from emlc_lib.runtime.randomness import torch_generator
 from emlc_lib.training.evaluation import predict
 from emlc_lib.training.trainer import train
 
@@ -103,7 +103,7 @@ def test_a_step_is_a_meta_step_a_conventional_step_and_the_average():
     batch = own.batches.noisy(1)
     features = average.features(batch.x)
     targets = average.head(features).softmax(1).detach()
-    synthetic = synthetic_labels(features.detach(), batch.given, 3, torch_generator(0, Stream.MLNT_LABELS, 1))
+    synthetic = synthetic_labels(features.detach(), batch.given, 3, torch_generator(0, MLNT.stream, 1))
     reference = stateless(student)
     w = {n: p.detach().clone().requires_grad_() for n, p in reference.named_parameters()}
     loss = unrolled_meta_loss(reference, w, batch.x, synthetic, targets, lr=0.2)

@@ -16,9 +16,11 @@ from test_trainer import FAST, bits, killed_and_resumed, same_bits, same_trainin
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from benchmarks.double_backward import MSLCByDoubleBackward
 from emlc_lib import make_config, prepare
 from emlc_lib.data.batches import Batches, NoisyBatch
-from emlc_lib.methods.mslc import MSLC, Coefficient
+from emlc_lib.methods.look_ahead import LossWeight
+from emlc_lib.methods.mslc import MSLC
 from emlc_lib.training.trainer import estimate_seconds, train
 
 N = 30
@@ -38,13 +40,13 @@ class NumberedBatches(SmallBatches):
         return NoisyBatch(x, self.data.noisy_labels[index], true, index)
 
 
-def method(kind="mlp", **changes):
+def method(kind="mlp", cls=MSLC, **changes):
     """MSLC on a float64 network, correcting from the first step on unless told otherwise."""
     net, shape = (conv_net(0), (2, 6, 6)) if kind == "conv" else (mlp(0, smooth=kind == "smooth"), (6,))
     values = {"lr": LR, "batch_size": 7, "clean_batch_size": 6, "momentum": 0.9, "schedule": "none"}
     values |= {"mslc_plain_share": 0.0} | changes
     config = make_config(dataset="digits", device="cpu", method="mslc", **values)
-    return MSLC(config, NumberedBatches(shape), net, None)
+    return cls(config, NumberedBatches(shape), net, None)
 
 
 def fill(built, seed=5):
@@ -81,10 +83,9 @@ def through_the_virtual_step(built, t, soft):
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 @pytest.mark.parametrize("soft", [True, False])
-@pytest.mark.parametrize("meta_pass", ["double_backward", "forward_mode"])
-def test_the_meta_gradient_is_exact(kind, soft, meta_pass):
+def test_the_meta_gradient_is_exact(kind, soft):
     """Momentum is in the student's real steps and not in the virtual ones, so the second step tells them apart."""
-    built = method(kind, mslc_soft_targets=soft, meta_pass=meta_pass)
+    built = method(kind, mslc_soft_targets=soft)
     fill(built)
     for t in range(3):
         expected, loss = through_the_virtual_step(built, t, soft)
@@ -157,7 +158,7 @@ def test_the_first_part_is_cross_entropy_and_remembers_predictions():
 @pytest.mark.parametrize("soft", [True, False])
 def test_both_passes_train_to_the_same_networks(soft):
     """6 steps in float64; 1e-6 since Adam divides small gradients by themselves, and steps amplify."""
-    runs = [method("conv", mslc_soft_targets=soft, meta_pass=p) for p in ("double_backward", "forward_mode")]
+    runs = [method("conv", cls, mslc_soft_targets=soft) for cls in (MSLCByDoubleBackward, MSLC)]
     for t in range(6):
         for built in runs:
             built.step(t)
@@ -170,7 +171,7 @@ def test_both_passes_train_to_the_same_networks(soft):
 
 
 def test_a_coefficient_is_no_linear_function_of_the_loss():
-    net = Coefficient(torch.Generator().manual_seed(0)).double()
+    net = LossWeight(torch.Generator().manual_seed(0)).double()
     losses = torch.linspace(0, 6, 61, dtype=torch.float64).unsqueeze(1)
     logits = torch.logit(net(losses)).squeeze(1)
     assert logits.diff().diff().abs().max() > 1e-4
@@ -230,7 +231,7 @@ def test_the_estimate_counts_both_parts_of_the_training(monkeypatch):
 
 def test_mslc_recovers_labels_on_digits():
     """Its claims at the smallest scale: at 50 % noise most wrong labels come out right, and a tells them apart."""
-    config = make_config(dataset="digits", noise=0.5, method="mslc", meta_pass="forward_mode", device="cpu")
+    config = make_config(dataset="digits", noise=0.5, method="mslc", device="cpu")
     data = prepare(config)
     last = train(config, data, show=False).epochs.iloc[-1]
     assert last["recovery_all"] > 1 - data.corruption.wrong.mean() + 0.2

@@ -10,8 +10,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
-from emlc_lib.methods.mwnet import MWNet, WeightNet
-from emlc_lib.runtime.randomness import Stream, torch_generator
+from emlc_lib.methods.look_ahead import LossWeight
+from emlc_lib.methods.mwnet import MWNet
+from emlc_lib.runtime.randomness import torch_generator
 from emlc_lib.training.trainer import train
 
 
@@ -25,7 +26,7 @@ def unrolled_clean_loss(student, weight_net, batch, clean, lr):
     student = stateless(student)
     w = {n: p.detach().clone().requires_grad_() for n, p in student.named_parameters()}
     losses = F.cross_entropy(functional_call(student, w, (batch.x,)), batch.given, reduction="none")
-    loss = (weight_net(losses.detach()) * losses).sum() / len(losses)
+    loss = (weight_net(losses.detach().unsqueeze(1)).squeeze(1) * losses).sum() / len(losses)
     gradients = torch.autograd.grad(loss, list(w.values()), create_graph=True)
     w = {n: p - lr * g for (n, p), g in zip(w.items(), gradients, strict=True)}
     return F.cross_entropy(functional_call(student, w, (clean.x,)), clean.labels)
@@ -79,7 +80,7 @@ def test_the_student_steps_last_with_the_new_weights_and_counts_each_batch_once(
     adam.step()
     losses = F.cross_entropy(student(batch.x), batch.given, reduction="none")
     sgd.zero_grad()
-    (weight_net(losses).detach() * losses).mean().backward()
+    (weight_net(losses.unsqueeze(1)).squeeze(1).detach() * losses).mean().backward()
     sgd.step()
     own.step(1)
     for network, reference in ((own.student, student), (own.weight_net, weight_net)):
@@ -101,7 +102,7 @@ def test_the_mean_weights_are_those_of_right_and_wrong_labels():
     batch = own.batches.noisy(0)
     losses = F.cross_entropy(copy.deepcopy(own.student)(batch.x), batch.given, reduction="none").detach()
     log = own.step(0)
-    weights = own.weight_net(losses)  # theta has moved, and moves once a step
+    weights = own.weights(losses)  # theta has moved, and moves once a step
     # The same few numbers summed in another order.
     assert log["weight_right"].item() == pytest.approx(weights[:4].mean().item(), rel=1e-12)
     assert log["weight_wrong"].item() == pytest.approx(weights[4:].mean().item(), rel=1e-12)
@@ -118,11 +119,11 @@ def test_wrong_labels_come_to_count_less_than_right_ones(seed):
     From a random start the net learns the opposite on digits: while losses do not tell right from wrong yet, more
     weight for everything helps, the more the larger the loss, and the sigmoid saturates."""
     losses = torch.tensor([0.0, 1.0, 2.0, 4.0, 6.0])
-    untrained = WeightNet(torch_generator(seed, Stream.MWNET_WEIGHTS))(losses)
+    untrained = LossWeight(torch_generator(seed, MWNet.stream))(losses.unsqueeze(1)).squeeze(1)
     assert (untrained.diff() > 0).all()
     config = make_config(**DIGITS, noise=0.4, seed=seed, start_steps=100, epochs=15)
     result = train(config, prepare(config), show=False)
-    assert (result.method.weight_net(losses).diff() < 0).all()
+    assert (result.method.weights(losses).diff() < 0).all()
     last = result.epochs.iloc[-1]
     assert last["weight_right"] > 3 * last["weight_wrong"]
     assert last["student_test_accuracy"] > 0.9

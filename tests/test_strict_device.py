@@ -67,7 +67,6 @@ def test_every_kind_of_meta_gradient(k, weights, pass_):
         {"corruption": "none", "splits": "released", "step_order": "reversed", "step_mean": True, "k": 2},
         {"meta_term": False, "weight_decay": 1e-4, "start_steps": 3},
         {"method": "mlc", "k": 3, "mlc_curvature": "exact"},
-        {"method": "mslc", "mslc_plain_share": 0.5, "meta_pass": "double_backward"},
     ],
 )  # fmt: skip
 def test_options(changes):

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
 from emlc_lib.core.meta_gradient import batch_statistics_only, parameters_of
-from emlc_lib.core.tangent import TapedForward, UnsupportedModel
 from emlc_lib.data.batches import Batches
 from emlc_lib.networks.backbones import build_classifier
+from emlc_lib.runtime.tangent import TapedForward, UnsupportedModel
 from emlc_lib.training.start import initial_networks
 
 MODELS = [("small_cnn", 1, 8), ("resnet_narrow", 3, 16), ("resnet34", 3, 8), ("resnet50", 3, 8)]
@@ -51,8 +51,8 @@ def test_both_in_one_pass_at_parameters_that_the_model_has_left(name, channels, 
         for _ in range(2)
     )
     taped = TapedForward(model)
+    output, tangent = taped.dual(params, x, direction)
     with batch_statistics_only(model):
-        output, tangent = taped.dual(params, x, direction)
         primal, expected = jvp(lambda p: functional_call(model, p, (x,)), (params,), (direction,))
     assert not output.requires_grad
     assert not tangent.requires_grad

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ from torch.func import functional_call, grad, jvp
 from torch.nn import functional as F
 
 from .losses import soft_cross_entropy
-from .tangent import Tape, TapedForward
 
 Params = dict[str, Tensor]
 
@@ -43,13 +42,13 @@ class InnerStep(NamedTuple):
         x: (n, ...) the noisy batch's images.
         soft_labels: (n, C), q_alpha for that batch; attached to the teacher's graph, or constant where that graph
             is made again later.
-        tape: the recorded forward pass of the step, if there is one (see :class:`TapedForward`).
+        tape: what a ``product`` of :func:`k_step_vectors` needs of the step's forward pass, if anything.
     """
 
     params: Params
     x: Tensor
     soft_labels: Tensor
-    tape: Tape | None = None
+    tape: Any = None
 
 
 @contextmanager
@@ -71,19 +70,24 @@ def parameters_of(model: nn.Module) -> Params:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def clean_gradient(student: nn.Module, x: Tensor, labels: Tensor) -> tuple[Params, Tensor]:
-    """g_w = grad_w L(w), eq. 5, at the student's current parameters.
+def clean_gradient(
+    student: nn.Module, x: Tensor, labels: Tensor, params: Params | None = None
+) -> tuple[Params, Tensor]:
+    """g_w = grad_w L(w), eq. 5.
 
     Args:
         student: images (m, ...) to logits (m, C), in training mode.
         x, labels: the clean batch, (m, ...) and (m,) int64.
+        params: w, by name; None takes the student's own.
 
     Returns:
         The gradient by parameter name, and the loss (the meta-objective), a detached scalar.
     """
+    own = params is None
+    params = dict(student.named_parameters()) if own else {n: p.requires_grad_() for n, p in params.items()}
     with batch_statistics_only(student):
-        loss = F.cross_entropy(student(x), labels)
-    params = dict(student.named_parameters())
+        logits = student(x) if own else functional_call(student, params, (x,))
+        loss = F.cross_entropy(logits, labels)
     grads = torch.autograd.grad(loss, list(params.values()))
     return dict(zip(params, grads, strict=True)), loss.detach()
 
@@ -97,31 +101,9 @@ def forward_mode(student: nn.Module, params: Params, x: Tensor, direction: Param
     return v
 
 
-def log_prob_jvp(
-    student: nn.Module, step: InnerStep, direction: Params, *, taped: TapedForward | None = None,
-    product: Callable = forward_mode,
-) -> Tensor:  # fmt: skip
-    """v_i = J_w(log p_w(.|x_i)) direction, at the parameters of ``step``.
-
-    Args:
-        student: images to logits, in training mode.
-        step: its parameters and batch, and its tape if there is one.
-        direction: a vector in parameter space, by name.
-        taped: the recorder that made ``step.tape``, or evaluates the pass again where there is none.
-        product: without a recorder, stands in for :func:`forward_mode`, for instance its compiled form.
-
-    Returns:
-        (n, C), constant.
-    """
-    if taped is None:
-        return product(student, step.params, step.x, direction)
-    if step.tape is not None:
-        output, tangent = step.tape.output, taped.jvp(step.tape, step.params, direction)
-    else:
-        with batch_statistics_only(student):
-            output, tangent = taped.dual(step.params, step.x, direction)
-    # The Jacobian of log softmax: subtract each row's mean tangent under p.
-    return tangent - (output.softmax(1) * tangent).sum(1, keepdim=True)
+def log_prob_jvp(student: nn.Module, step: InnerStep, direction: Params) -> Tensor:
+    """v_i = J_w(log p_w(.|x_i)) direction at the parameters of ``step``, (n, C): :func:`forward_mode`."""
+    return forward_mode(student, step.params, step.x, direction)
 
 
 def lookahead_weights(
@@ -163,8 +145,7 @@ def k_step_vectors(
     *,
     lr: float,
     weights: Sequence[float] | None = None,
-    taped: TapedForward | None = None,
-    product: Callable = forward_mode,
+    product: Callable[[nn.Module, InnerStep, Params], Tensor] = log_prob_jvp,
 ) -> list[Tensor]:
     """eta u_tau v_i of (*) for each step, (n, C), constant: eq. 10 (one step) or eq. 11 (several).
 
@@ -174,7 +155,7 @@ def k_step_vectors(
         g_w: the gradient of the clean loss after the last step (:func:`clean_gradient`).
         lr: eta_w, the student's learning rate.
         weights: u_tau, oldest first; None takes Proposition 2's (:func:`lookahead_weights`).
-        taped, product: see :func:`log_prob_jvp`.
+        product: computes each v_i, in another way than :func:`log_prob_jvp` (:mod:`emlc_lib.runtime.tangent`).
 
     Raises:
         ValueError: not as many weights as steps.
@@ -183,10 +164,7 @@ def k_step_vectors(
         weights = lookahead_weights(len(steps), lr=lr)
     if len(weights) != len(steps):
         raise ValueError(f"weights: {len(weights)} weights for {len(steps)} steps")
-    return [
-        lr * weight * log_prob_jvp(student, step, g_w, taped=taped, product=product)
-        for weight, step in zip(weights, steps, strict=True)
-    ]
+    return [lr * weight * product(student, step, g_w) for weight, step in zip(weights, steps, strict=True)]
 
 
 def exact_vectors(
@@ -244,19 +222,6 @@ def surrogate(vectors: Sequence[Tensor], soft_labels: Iterable[Tensor]) -> Tenso
     """
     pairs = zip(vectors, soft_labels, strict=True)
     return torch.stack([(v * q).sum(1).mean() for v, q in pairs]).sum()
-
-
-def double_backward_surrogate(gradients: Params, direction: Params, *, lr: float) -> Tensor:
-    """-eta <grad_w L~, direction>: its gradient with respect to alpha is -eta direction^T H_wa, Prop. 1 once more.
-
-    This is the usual way, which needs no Proposition 3 but a second backward pass through the student.
-
-    Args:
-        gradients: of a noisy batch's loss by parameter name, made with ``create_graph=True``.
-        direction: by the same names, constant: g_w.
-        lr: eta.
-    """
-    return -lr * torch.stack([(gradients[name] * direction[name]).sum() for name in direction]).sum()
 
 
 def k_step_surrogate(student: nn.Module, steps: Sequence[InnerStep], g_w: Params, **options) -> Tensor:

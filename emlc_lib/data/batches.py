@@ -10,7 +10,7 @@ import torch
 from .augment import augment_clean, augment_noisy, normalise
 from .disk_images import DiskImages
 from .experiment_data import ExperimentData
-from ..runtime.execution import memory_format, to_device
+from ..runtime.execution import to_device
 from ..runtime.parallel import own_share
 from ..runtime.parameters import ConfigError
 from ..runtime.randomness import Share, Stream, torch_generator
@@ -120,7 +120,7 @@ class Batches:
 
     def _float(self, images: Tensor) -> Tensor:
         images = normalise(images, self.data.mean, self.data.std)
-        return images.contiguous(memory_format=memory_format(self.config.channels_last))
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _slice(self, stream: Stream, n: int, size: int, t: int) -> Tensor:
         if size % self.share.world:

@@ -53,9 +53,6 @@ class DataParameters(Parameters):
     clean_batch_size: int = Field(gt=1)
     augment: bool = Field(True, description="crop and flip of every batch, AutoAugment of the clean one")
     autoaugment: bool = Field(True, description="False leaves AutoAugment out, as one row of Table 3 does")
-    channels_last: bool = Field(
-        True, description="layout of images and weights; False is slower nearly everywhere"
-    )
 
     @field_validator("device")
     @classmethod

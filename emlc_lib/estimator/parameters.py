@@ -92,7 +92,7 @@ def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
         model="own" if model.startswith(PREFIX) else model,
     )  # fmt: skip
     if model.startswith(PREFIX) and "resnet" not in model:
-        values["share_primal"] = False  # emlc_lib.core.tangent has no rules for their layers
+        values["share_primal"] = False  # emlc_lib.runtime.tangent has no rules for their layers
     options = {} if params["options"] is None else params["options"]
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
         raise ConfigError(f"options: must be None or a dictionary of parameters by name (got {options!r})")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ..core.tangent import Tape, TapedForward, UnsupportedModel
 from ..core.teacher import Classifier, Teacher
 from ..data.batches import Batches
 from ..data.parameters import DataParameters
 from ..runtime.execution import Precision, autocast, compiled
 from ..runtime.parallel import average_gradients
+from ..runtime.randomness import torch_generator
 from ..runtime.schedules import lr_factor
 
 # How names of logged losses end. Other numbers may be NaN where they are not defined: a mean over none.
@@ -38,7 +40,7 @@ class MethodParameters(DataParameters):
     weight_decay: float = Field(0.0, ge=0, le=1)
     precision: Precision = Field(
         "float32",
-        description="of all passes, forward mode included (emlc_lib/core/tangent.py says how); weights, batch "
+        description="of all passes, forward mode included (emlc_lib/runtime/tangent.py says how); weights, batch "
         "statistics, losses and probabilities are in float32",
     )
     compile: bool = Field(False, description="torch.compile networks and forward mode")
@@ -48,29 +50,6 @@ class MethodParameters(DataParameters):
         if self.precision == "tf32" and not self.device.startswith("cuda"):
             raise ValueError("precision: tf32 needs a CUDA device")
         return self
-
-
-class TangentParameters(MethodParameters):
-    """Of methods that differentiate forwards through the student."""
-
-    share_primal: bool | None = Field(
-        None,
-        description="reuse the training pass's activations in the forward-mode pass: less time, more memory; "
-        "None does where it is exact and was measured to pay",
-    )
-
-    @model_validator(mode="after")
-    def _can_share(self) -> TangentParameters:
-        if self.share_primal and self.compile:
-            raise ValueError("share_primal: is for networks that are not compiled")
-        return self
-
-    @property
-    def shares_primal(self) -> bool:
-        """What ``share_primal`` comes to. With k > 1 the memory that is held on to costs what it saves."""
-        if self.share_primal is not None:
-            return self.share_primal
-        return getattr(self, "k", 1) == 1 and not self.compile
 
 
 METHODS: dict[str, type[Method]] = {}
@@ -93,6 +72,7 @@ class Method(ABC):
         look: its colour and marker in figures.
         sees_noise: whether it looks at the noisy set's labels at all.
         parallel: whether several processes can share its batches (:mod:`emlc_lib.runtime.parallel`).
+        stream: the number of its random stream (:meth:`generator`), made from its name unless given.
         Parameters: all that it looks at.
         presets: by preset, where it needs other values.
         needs_teacher: whether a :class:`Teacher` is built for this method.
@@ -108,17 +88,19 @@ class Method(ABC):
     look: ClassVar[tuple[str, str]] = ("#CC79A7", "x")
     sees_noise: ClassVar[bool] = True
     parallel: ClassVar[bool] = False
+    stream: ClassVar[int]
     Parameters: ClassVar[type[MethodParameters]] = MethodParameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     needs_teacher = False
     second_rate: str | None = None
 
-    def __init_subclass__(cls, *, name: str | None = None, label: str = "", **capabilities: bool):
+    def __init_subclass__(cls, *, name: str | None = None, label: str = "", **capabilities: bool | int):
         super().__init_subclass__()
+        if name:
+            cls.name, cls.label, cls.stream = name, label or name, zlib.crc32(name.encode())
         for capability, value in capabilities.items():
             setattr(cls, capability, value)
         if name:
-            cls.name, cls.label = name, label or name
             METHODS[name] = cls
 
     def __init__(self, config: MethodParameters, batches: Batches, student: Classifier, teacher: Teacher | None):
@@ -195,27 +177,21 @@ class Method(ABC):
 
     def logits(self, x: Tensor) -> Tensor:
         """The student's logits (n, C) in float32, its passes in the configured precision."""
-        with autocast(self.config.precision, self.config.device):
-            return self.student.head(self._student_features(x)).to(x.dtype)
+        return self.embed(x)[1]
 
-    def recorder(self) -> TapedForward | None:
-        """What finds tangents of the student's passes by their tape; None leaves them to ``torch.func.jvp``.
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's embeddings (n, d) and logits (n, C) in float32, its passes in the configured precision."""
+        with self.context():
+            features = self._student_features(x)
+            return features.to(x.dtype), self.student.head(features).to(x.dtype)
 
-        Raises:
-            UnsupportedModel: ``share_primal`` asks for it, and the student has a layer without a rule.
-        """
-        if self.config.compile:
-            return None
-        try:
-            return TapedForward(self.student, lambda: autocast(self.config.precision, self.config.device))
-        except UnsupportedModel:
-            if self.config.share_primal:
-                raise
-            return None
+    def context(self) -> AbstractContextManager:
+        """In which networks compute in the configured precision."""
+        return autocast(self.config.precision, self.config.device)
 
-    def recorded(self, taped: TapedForward | None, x: Tensor) -> tuple[Tensor, Tape | None]:
-        """:meth:`logits` and, if activations are shared, the tape of that pass."""
-        return taped(x) if taped and self.config.shares_primal else (self.logits(x), None)
+    def generator(self, index: int = 0) -> torch.Generator:
+        """A CPU generator of the method's own, for one index: a step, or 0 for initial weights."""
+        return torch_generator(self.config.seed, self.stream, index)
 
     @abstractmethod
     def step(self, t: int) -> dict[str, Tensor]:

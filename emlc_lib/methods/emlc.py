@@ -15,10 +15,7 @@ from ..core.losses import corrupt_half, gate_loss, soft_cross_entropy
 from ..core.meta_gradient import (
     InnerStep,
     batch_statistics_only,
-    clean_gradient,
     exact_vectors,
-    forward_mode,
-    k_step_vectors,
     lookahead_weights,
     parameters_of,
     surrogate,
@@ -27,10 +24,10 @@ from ..core.metrics import correction_counts
 from ..core.teacher import TeacherOutput
 from ..data.batches import CleanBatch, NoisyBatch
 from ..runtime.cuda_graph import CapturedStep, CudaStream
-from ..runtime.execution import autocast, compiled
+from ..runtime.execution import compiled
 from ..runtime.parallel import averaged, own_share
 from ..runtime.randomness import Stream, torch_generator
-from .base import Method, TangentParameters
+from .look_ahead import LookAhead, LookAheadParameters
 
 
 class Draw(NamedTuple):
@@ -49,7 +46,7 @@ class Draw(NamedTuple):
     given: Tensor | None = None
 
 
-class EMLC(Method, name="emlc", label="EMLC", looks_ahead=True, always_with_k=True, parallel=True):
+class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k=True, parallel=True):
     """The student learns from the teacher's soft labels; every k steps the teacher learns from the student.
 
     With k = 1 the meta-gradient is exact (Prop. 1). With k > 1 it is Prop. 2's, that with momentum-aware
@@ -59,7 +56,7 @@ class EMLC(Method, name="emlc", label="EMLC", looks_ahead=True, always_with_k=Tr
 
     look = ("#0072B2", "o")
 
-    class Parameters(TangentParameters):
+    class Parameters(LookAheadParameters):
         k: int = Field(1, ge=1, le=1000, description="student steps per teacher update (Algorithm 1)")
         teacher_lr: float = Field(0.02, gt=0, le=10, description="eta_alpha, the teacher's learning rate")
         corruption: Literal["adversarial", "random", "none"] = Field(
@@ -111,10 +108,9 @@ class EMLC(Method, name="emlc", label="EMLC", looks_ahead=True, always_with_k=Tr
         super().__init__(config, batches, student, teacher)
         self.optimisers["teacher"] = self.sgd(teacher, config.teacher_lr, config.teacher_momentum)
         self._pending: deque[tuple[InnerStep, NoisyBatch]] = deque(maxlen=config.k)
-        needs_tape = config.meta_term and config.meta_weights != "exact"
-        self._taped = self.recorder() if needs_tape else None
+        if not config.meta_term or config.meta_weights == "exact":
+            self._taped = None  # nothing is differentiated by it
         self._teacher_features = compiled(teacher.classifier.features, config.compile)
-        self._forward_mode = compiled(forward_mode, config.compile)
         self._run = self._learn
         if config.cuda_graph:
             self._run = CapturedStep(self._learn, self.state, CudaStream(config.device))
@@ -144,7 +140,7 @@ class EMLC(Method, name="emlc", label="EMLC", looks_ahead=True, always_with_k=Tr
             corrected = self._teach(batch.x, batch.given)
         soft_labels = corrected.soft_labels.detach()
         before = parameters_of(self.student) if config.meta_term else {}
-        logits, tape = self.recorded(self._taped, batch.x)
+        logits, tape = self.recorded(batch.x)
         loss = soft_cross_entropy(logits, soft_labels)
         self.descend_at(draw.factor, "student", [loss])
         if config.meta_term:
@@ -158,7 +154,7 @@ class EMLC(Method, name="emlc", label="EMLC", looks_ahead=True, always_with_k=Tr
         return log
 
     def _teach(self, x: Tensor, given: Tensor | Callable[[Tensor], Tensor]) -> TeacherOutput:
-        with autocast(self.config.precision, self.config.device):
+        with self.context():
             return self.teacher.correct(self._teacher_features(x), given)
 
     def _update_teacher(self, draw: Draw) -> dict[str, Tensor]:
@@ -183,8 +179,7 @@ class EMLC(Method, name="emlc", label="EMLC", looks_ahead=True, always_with_k=Tr
             yield supervised
             return
         steps, batches = zip(*self._pending, strict=True)
-        with autocast(config.precision, config.device):
-            g_w, log["meta_loss"] = clean_gradient(self.student, clean.x, clean.labels)
+        g_w, log["meta_loss"] = self.clean_gradient(clean)
         g_w = averaged(g_w)  # every v_i is along the gradient of the whole clean batch
         vectors = self._vectors(steps, g_w, config.lr * draw.factor)
         if config.step_order == "reversed":
@@ -212,6 +207,4 @@ class EMLC(Method, name="emlc", label="EMLC", looks_ahead=True, always_with_k=Tr
             momentum=config.momentum if aware else 0.0,
             weight_decay=config.weight_decay if aware else 0.0,
         )
-        return k_step_vectors(
-            self.student, steps, g_w, lr=lr, weights=weights, taped=self._taped, product=self._forward_mode
-        )
+        return self.vectors(steps, g_w, lr, weights)

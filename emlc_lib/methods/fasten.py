@@ -37,9 +37,8 @@ from torch.nn import functional as F
 
 from ..core.metrics import correction_counts
 from ..core.teacher import initialise
-from ..runtime.execution import autocast
-from ..runtime.randomness import Stream, torch_generator
 from .base import Method, MethodParameters
+from .look_ahead import SampleMemory
 
 
 def estimated_transition(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -63,15 +62,7 @@ def forward_corrected(logits: Tensor, labels: Tensor, transition: Tensor) -> Ten
     return -torch.logsumexp(F.log_softmax(logits, dim=1) + transition.clamp_min(tiny).log().T[labels], dim=1)
 
 
-class StoredLabels(nn.Module):
-    """The present labels of the noisy set, a buffer (N,) int64, so that they are checkpointed."""
-
-    def __init__(self, labels: Tensor):
-        super().__init__()
-        self.register_buffer("values", labels.clone())
-
-
-class FasTEN(Method, name="fasten", label="FasTEN"):
+class FasTEN(Method, name="fasten", label="FasTEN", stream=32):
     """Two heads, a transition matrix of its own for every step, and labels corrected where the clean head is sure.
 
     The gate that recovery is logged with is 1 where the label of the data set is kept and 0 where the
@@ -96,9 +87,9 @@ class FasTEN(Method, name="fasten", label="FasTEN"):
         clean = student.head
         with torch.device("meta"):
             head = nn.Linear(clean.in_features, clean.out_features)
-        head = initialise(head, torch_generator(config.seed, Stream.FASTEN_WEIGHTS))
+        head = initialise(head, self.generator())
         self.noisy_head = head.to(clean.weight)  # its device and number format
-        self.labels = StoredLabels(batches.data.noisy_labels)
+        self.labels = SampleMemory(values=batches.data.noisy_labels)
         self.networks |= {"noisy_head": self.noisy_head, "labels": self.labels}
         self.optimisers["student"] = self.sgd(nn.ModuleList([student, self.noisy_head]), config.lr)
         self.per_class = max(1, config.clean_batch_size // clean.out_features)
@@ -132,6 +123,6 @@ class FasTEN(Method, name="fasten", label="FasTEN"):
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, C) of the clean and of the noisy head, from one pass through the features."""
-        with autocast(self.config.precision, self.config.device):
+        with self.context():
             features = self._student_features(x)
             return self.student.head(features).to(x.dtype), self.noisy_head(features).to(x.dtype)

@@ -19,8 +19,8 @@ What is followed, and where choices had to be made:
 * G is made at *every* step, unlike EMLC's, so that a step costs the same for every k. For k = 1 the code finds
   g as well, at the cost of a clean pass, and multiplies it by zero; here it is found only where it counts.
 * The student's step is made with the labels of the LCN before its update, as in the code.
-* H_wa is not formed. The code differentiates <grad_w L~, g'> with a second backward pass
-  (``meta_pass="double_backward"``, for timings); the default takes the same numbers from EMLC's Proposition 3.
+* H_wa is not formed. The code differentiates <grad_w L~, g'> with a second backward pass; here the same numbers
+  come from EMLC's Proposition 3, in less time (``benchmarks/double_backward.py`` has the code's way).
 * All published commands halve the clean batch: one half has its cross-entropy in the student's loss, weighed by
   its number of samples, the other is the meta-objective (``mlc_mix_clean``).
 * The LCN: an embedding of 64 numbers, two hidden layers of 128 tanh units, softmax; Xavier weights, zero
@@ -44,20 +44,10 @@ from torch.func import functional_call, grad, jvp
 from torch.nn import functional as F
 
 from ..core.losses import soft_cross_entropy
-from ..core.meta_gradient import (
-    InnerStep,
-    Params,
-    batch_statistics_only,
-    clean_gradient,
-    double_backward_surrogate,
-    forward_mode,
-    k_step_surrogate,
-    parameters_of,
-)
+from ..core.meta_gradient import InnerStep, Params, batch_statistics_only, parameters_of, surrogate
 from ..core.metrics import correction_counts
-from ..runtime.execution import autocast, compiled
-from ..runtime.randomness import Stream, torch_generator
-from .base import Method, TangentParameters
+from ..data.batches import CleanBatch, NoisyBatch
+from .look_ahead import LookAhead, LookAheadParameters
 
 
 class LabelCorrectionNetwork(nn.Module):
@@ -85,24 +75,12 @@ class LabelCorrectionNetwork(nn.Module):
         return self.net(torch.cat([features, self.label_embedding(given)], dim=1)).softmax(dim=1)
 
 
-class _FeaturesAndLogits(nn.Module):
-    """A classifier that hands out its embeddings (n, d) as well as its logits (n, C)."""
-
-    def __init__(self, classifier: nn.Module):
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.classifier.features(x)
-        return features, self.classifier.head(features)
-
-
-class MLC(Method, name="mlc", label="MLC", looks_ahead=True):
+class MLC(LookAhead, name="mlc", label="MLC", looks_ahead=True, stream=20):
     """The student learns from the LCN's soft labels; the LCN learns from the student's clean loss afterwards."""
 
     look = ("#D55E00", "v")
 
-    class Parameters(TangentParameters):
+    class Parameters(LookAheadParameters):
         k: int = Field(1, ge=1, le=1000, description="student steps per teacher update (Algorithm 1)")
         mlc_lr: float = Field(3e-4, gt=0, le=1, description="Adam's rate for the label correction network")
         mlc_mix_clean: bool = Field(
@@ -115,11 +93,6 @@ class MLC(Method, name="mlc", label="MLC", looks_ahead=True):
             description="for k > 1, H_ww in the discount of earlier meta-gradients: the identity as published, "
             "or the Hessian of the student's loss (one Hessian-vector product more a step)",
         )
-        meta_pass: Literal["forward_mode", "double_backward"] = Field(
-            "forward_mode",
-            description="mlc, mslc: how the meta-gradient is computed: by Proposition 3 and forward mode, or by a "
-            "second backward pass as published, which gives the same numbers in more time",
-        )
 
     presets = {"smoke": {"lr": 0.1}}
 
@@ -127,53 +100,36 @@ class MLC(Method, name="mlc", label="MLC", looks_ahead=True):
 
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, None)
-        generator = torch_generator(config.seed, Stream.MLC_WEIGHTS)
-        corrector = LabelCorrectionNetwork(student.head.in_features, student.head.out_features, generator)
+        corrector = LabelCorrectionNetwork(student.head.in_features, student.head.out_features, self.generator())
         self.corrector = self.networks["corrector"] = corrector.to(config.device, student.head.weight.dtype)
         group = {"params": list(corrector.parameters()), "initial_lr": config.mlc_lr}
         self.optimisers["corrector"] = torch.optim.Adam([group], config.mlc_lr, amsgrad=True)
         self._carried: list[Tensor] | None = None  # G, per parameter of the LCN; None where it is zero
-        self._twice = config.meta_pass == "double_backward"
-        self._both = _FeaturesAndLogits(student)
-        # A compiled graph cannot be differentiated twice.
-        self._passes = compiled(self._both, config.compile and not self._twice)
-        self._taped = self.recorder()
-        self._forward_mode = compiled(forward_mode, config.compile)
 
     @property
     def period(self) -> int:
         return self.config.k
 
     def step(self, t: int) -> dict[str, Tensor]:
-        config, student = self.config, self.student
-        batch, clean = self.batches.noisy(t), self.batches.clean(t, config.clean_batch_size)
-        half = len(clean.labels) // 2 if config.mlc_mix_clean else len(clean.labels)
-        meta, own = (clean.x[:half], clean.labels[:half]), (clean.x[half:], clean.labels[half:])
-        g_before = self._clean_gradient(*meta)[0] if self._carried else None
+        config, student, lr = self.config, self.student, self.config.lr * self.schedule(t)
+        batch = self.batches.noisy(t)
+        meta, own = self._parts(self.batches.clean(t, config.clean_batch_size))
+        g_before = self.clean_gradient(meta)[0] if self._carried else None
 
-        # Leaves of their own keep the second backward pass valid while the student's step is made in place.
-        before = {name: p.requires_grad_(self._twice) for name, p in parameters_of(student).items()}
-        weights = before if self._twice else dict(student.named_parameters())
-        features, logits = self._forward(weights, batch.x)
+        before = parameters_of(student)
+        features, logits = self.embed(batch.x)
         soft_labels = self.corrector(features.detach(), batch.given)
-        loss = soft_cross_entropy(logits, soft_labels)
-        share = len(batch.x) / (len(batch.x) + len(own[0]))
+        share, loss = self._share(batch, own), soft_cross_entropy(logits, soft_labels)
         if config.mlc_mix_clean:
-            loss = share * loss + (1 - share) * F.cross_entropy(self._forward(weights, own[0])[1], own[1])
-        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=self._twice)
-        self.apply("student", gradients, t)
+            loss = share * loss + (1 - share) * F.cross_entropy(self.logits(own.x), own.labels)
+        self.apply("student", torch.autograd.grad(loss, list(student.parameters())), t)
 
-        g_after, meta_loss = self._clean_gradient(*meta)
-        lr = config.lr * self.schedule(t)
-        if self._twice:
-            surrogate = double_backward_surrogate(dict(zip(weights, gradients, strict=True)), g_after, lr=lr)
-        else:
-            inner = InnerStep(before, batch.x, soft_labels)
-            how = {"taped": self._taped, "product": self._forward_mode}
-            surrogate = share * k_step_surrogate(student, [inner], g_after, lr=lr, **how)
-        gradient = list(torch.autograd.grad(surrogate, list(self.corrector.parameters())))
+        g_after, meta_loss = self.clean_gradient(meta)
+        vectors = self.vectors([InnerStep(before, batch.x, soft_labels)], g_after, lr)
+        objective = share * surrogate(vectors, [soft_labels])
+        gradient = list(torch.autograd.grad(objective, list(self.corrector.parameters())))
         if self._carried:
-            curved = self._curved(before, batch.x, soft_labels.detach(), own, g_after)
+            curved = self._curved(before, batch, soft_labels.detach(), own, g_after)
             gamma = _dot(g_before, {name: g_after[name] - lr * curved[name] for name in curved})
             gamma = gamma / _dot(g_before, g_before)
             gradient = [new + gamma * old for new, old in zip(gradient, self._carried, strict=True)]
@@ -187,36 +143,33 @@ class MLC(Method, name="mlc", label="MLC", looks_ahead=True):
             "correction": correction_counts(soft_labels.detach(), None, batch.given, batch.true),
         }
 
-    def _forward(self, weights: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's embeddings and logits in the images' precision, differentiable in ``weights``."""
-        with autocast(self.config.precision, self.config.device):
-            if self._twice:
-                named = {f"classifier.{name}": p for name, p in weights.items()}
-                outputs = functional_call(self._both, named, (x,))
-            else:
-                outputs = self._passes(x)
-        return tuple(output.to(x.dtype) for output in outputs)
+    def _parts(self, clean: CleanBatch) -> tuple[CleanBatch, CleanBatch]:
+        """What of a clean batch the meta-objective sees, and what trains the student: halves, or all and none."""
+        half = len(clean.labels) // 2 if self.config.mlc_mix_clean else len(clean.labels)
+        return CleanBatch(clean.x[:half], clean.labels[:half]), CleanBatch(clean.x[half:], clean.labels[half:])
 
-    def _clean_gradient(self, x: Tensor, labels: Tensor) -> tuple[Params, Tensor]:
-        with autocast(self.config.precision, self.config.device):
-            return clean_gradient(self.student, x, labels)
+    @staticmethod
+    def _share(batch: NoisyBatch, own: CleanBatch) -> float:
+        """The weight of the noisy batch's loss in the student's."""
+        return len(batch.x) / (len(batch.x) + len(own.labels))
 
-    def _curved(self, params: Params, x: Tensor, soft_labels: Tensor, own, direction: Params) -> Params:
+    def _curved(
+        self, params: Params, batch: NoisyBatch, soft_labels: Tensor, own: CleanBatch, direction: Params
+    ) -> Params:
         """H_ww direction, of the student's loss at ``params`` on its step's batches with constant labels."""
         if self.config.mlc_curvature == "identity":
             return direction
-        share = len(x) / (len(x) + len(own[0]))
+        share = self._share(batch, own)
 
         def loss(params):
-            value = share * soft_cross_entropy(functional_call(self.student, params, (x,)), soft_labels)
+            value = share * soft_cross_entropy(functional_call(self.student, params, (batch.x,)), soft_labels)
             if self.config.mlc_mix_clean:
-                value = value + (1 - share) * F.cross_entropy(
-                    functional_call(self.student, params, own[:1]), own[1]
-                )
+                clean = functional_call(self.student, params, (own.x,))
+                value = value + (1 - share) * F.cross_entropy(clean, own.labels)
             return value
 
         with batch_statistics_only(self.student), torch.no_grad():
-            return jvp(grad(loss), ({name: p.detach() for name, p in params.items()},), (direction,))[1]
+            return jvp(grad(loss), (params,), (direction,))[1]
 
 
 def _dot(a: Params, b: Params) -> Tensor:

@@ -48,8 +48,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..core.meta_gradient import batch_statistics_only
-from ..runtime.execution import autocast, to_device
-from ..runtime.randomness import Stream, torch_generator
+from ..runtime.execution import to_device
 from .base import Method, MethodParameters
 
 SHARE = 0.5
@@ -116,7 +115,7 @@ def consistency_gradient(
     return total, torch.stack(losses).mean()
 
 
-class MLNT(Method, name="mlnt", label="MLNT"):
+class MLNT(Method, name="mlnt", label="MLNT", stream=31):
     """A meta step towards noise tolerance before each step on the noisy labels. Labels are not corrected.
 
     ``consistency_loss`` in the log is the meta loss. The meta step is always in float32 and never compiled, since
@@ -145,8 +144,7 @@ class MLNT(Method, name="mlnt", label="MLNT"):
     def step(self, t: int) -> dict[str, Tensor]:
         batch = self.batches.noisy(t)
         features, targets = self._teach(batch.x)
-        generator = torch_generator(self.config.seed, Stream.MLNT_LABELS, t)
-        synthetic = synthetic_labels(features, batch.given, self.config.mlnt_sets, generator)
+        synthetic = synthetic_labels(features, batch.given, self.config.mlnt_sets, self.generator(t))
         gradient, consistency = consistency_gradient(
             self.student, batch.x, synthetic, targets, self.config.mlnt_lr
         )
@@ -170,7 +168,7 @@ class MLNT(Method, name="mlnt", label="MLNT"):
     @torch.no_grad()
     def _teach(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The averaged network's features (n, d) and probabilities (n, C)."""
-        with autocast(self.config.precision, self.config.device):
+        with self.context():
             features = self.average.features(x)
             logits = self.average.head(features)
         return features.to(x.dtype), logits.to(x.dtype).softmax(dim=1)

@@ -25,50 +25,22 @@ Choices, where the paper is open or its code does something else:
 * The code makes its real step from a second forward pass of the same batch through the same weights; here it is
   the first one, differentiated again. Its learning rate in epochs 80-99 is a tenth of the virtual step's; here
   both have the scheduled one. The virtual step has no momentum and no weight decay, in both.
-* The meta-gradient takes a second backward pass in the code (``meta_pass="double_backward"``, for timings); the
-  default takes the same numbers from EMLC's Proposition 3, of which every corrected label is a case.
+* The meta-gradient takes a second backward pass in the code; here the same numbers come from EMLC's Proposition 3,
+  of which every corrected label is a case, in less time (``benchmarks/double_backward.py`` has the code's way).
 * Adam at 1e-3 with weight decay 1e-4, and torch's initialisation of linear layers, as in the code.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..core.losses import soft_cross_entropy
-from ..core.meta_gradient import (
-    InnerStep,
-    Params,
-    batch_statistics_only,
-    double_backward_surrogate,
-    forward_mode,
-    k_step_surrogate,
-    parameters_of,
-)
 from ..core.metrics import correction_counts
-from ..data.batches import CleanBatch, NoisyBatch
-from ..runtime.execution import autocast, compiled
-from ..runtime.randomness import Stream, torch_generator
-from .base import Method, TangentParameters
-
-
-class Coefficient(nn.Sequential):
-    """A loss per sample, (n, 1), to a weight in (0, 1), (n, 1)."""
-
-    def __init__(self, generator: torch.Generator, hidden: int = 100):
-        with torch.device("meta"):  # torch's own initialisation would draw from the global generator
-            super().__init__(nn.Linear(1, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Sigmoid())
-        self.to_empty(device="cpu")
-        for layer in (self[0], self[2]):
-            bound = layer.in_features**-0.5
-            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-            # Not zero: a loss is never negative, and ReLU units that all bend at zero make a linear function.
-            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+from ..data.batches import NoisyBatch
+from .look_ahead import LookAhead, LookAheadParameters, LossWeight, SampleMemory
 
 
 class SoftLabelCorrector(nn.Module):
@@ -76,7 +48,7 @@ class SoftLabelCorrector(nn.Module):
 
     def __init__(self, generator: torch.Generator):
         super().__init__()
-        self.given, self.previous = Coefficient(generator), Coefficient(generator)
+        self.given, self.previous = LossWeight(generator), LossWeight(generator)
 
     def forward(self, logits: Tensor, given: Tensor, previous: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The coefficients of the labels' parts.
@@ -95,20 +67,12 @@ class SoftLabelCorrector(nn.Module):
         return a, (1 - a) * b, (1 - a) * (1 - b)
 
 
-class LabelMemory(nn.Module):
-    """z of every sample of the noisy set: ``labels`` (N, C), a buffer, so that checkpoints have it."""
-
-    def __init__(self, given: Tensor, n_classes: int):
-        super().__init__()
-        self.register_buffer("labels", F.one_hot(given, n_classes).float())
-
-
-class MSLC(Method, name="mslc", label="MSLC"):
+class MSLC(LookAhead, name="mslc", label="MSLC", stream=21):
     """The student learns from labels that two small networks combine; these learn from its clean loss."""
 
     look = ("#CC79A7", "^")
 
-    class Parameters(TangentParameters):
+    class Parameters(LookAheadParameters):
         mslc_lr: float = Field(1e-3, gt=0, le=1, description="Adam's rate for the two coefficient networks")
         mslc_plain_share: float = Field(
             2 / 3, ge=0, lt=1, description="share of the epochs before labels are corrected (80 of 120)"
@@ -117,11 +81,6 @@ class MSLC(Method, name="mslc", label="MSLC"):
             False,
             description="predictions enter the corrected label as their highest class (its public code); True: as "
             "probabilities (its eq. 8 to the letter)",
-        )
-        meta_pass: Literal["forward_mode", "double_backward"] = Field(
-            "forward_mode",
-            description="mlc, mslc: how the meta-gradient is computed: by Proposition 3 and forward mode, or by a "
-            "second backward pass as published, which gives the same numbers in more time",
         )
 
         @property
@@ -145,18 +104,14 @@ class MSLC(Method, name="mslc", label="MSLC"):
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, None)
         dtype, self._classes = student.head.weight.dtype, student.head.out_features
-        corrector = SoftLabelCorrector(torch_generator(config.seed, Stream.MSLC_WEIGHTS))
+        corrector = SoftLabelCorrector(self.generator())
         self.corrector = self.networks["corrector"] = corrector.to(config.device, dtype)
-        memory = LabelMemory(batches.data.noisy_labels, self._classes)
+        # z of every sample, (N, C)
+        memory = SampleMemory(labels=F.one_hot(batches.data.noisy_labels, self._classes).float())
         self.memory = self.networks["memory"] = memory.to(config.device, dtype)
         group = {"params": list(corrector.parameters()), "initial_lr": config.mslc_lr}
         self.optimisers["corrector"] = torch.optim.Adam([group], config.mslc_lr, weight_decay=1e-4)
         self._plain_steps = batches.last_step(config.mslc_plain_epochs, 1)
-        self._twice = config.meta_pass == "double_backward"
-        if self._twice:  # a compiled graph cannot be differentiated twice
-            self._student_features = student.features
-        self._taped = self.recorder()
-        self._forward_mode = compiled(forward_mode, config.compile)
 
     def step(self, t: int) -> dict[str, Tensor]:
         batch = self.batches.noisy(t)
@@ -191,31 +146,10 @@ class MSLC(Method, name="mslc", label="MSLC"):
 
     def _update_corrector(self, t: int, batch: NoisyBatch, logits: Tensor) -> Tensor:
         """Eq. 12; returns the clean loss after the virtual step. The graph of ``logits`` (n, C) is kept."""
-        config, lr = self.config, self.config.lr * self.schedule(t)
         soft_labels, _, _ = self._correct(batch, logits.detach())
-        names, params = zip(*self.student.named_parameters(), strict=True)
-        loss = soft_cross_entropy(logits, soft_labels)
-        gradients = torch.autograd.grad(loss, params, retain_graph=True, create_graph=self._twice)
-        virtual = {
-            name: (p.detach() - lr * g.detach()).requires_grad_()
-            for name, p, g in zip(names, params, gradients, strict=True)
-        }
-        g_w, meta_loss = self._clean_gradient(virtual, self.batches.clean(t, config.clean_batch_size))
-        if self._twice:
-            surrogate = double_backward_surrogate(dict(zip(names, gradients, strict=True)), g_w, lr=lr)
-        else:
-            inner = InnerStep(parameters_of(self.student), batch.x, soft_labels)
-            how = {"taped": self._taped, "product": self._forward_mode}
-            surrogate = k_step_surrogate(self.student, [inner], g_w, lr=lr, **how)
-        # The student's own graph is differentiated once more, for the real step.
-        new = torch.autograd.grad(surrogate, list(self.corrector.parameters()), retain_graph=True)
+        clean = self.batches.clean(t, self.config.clean_batch_size)
+        loss, lr = soft_cross_entropy(logits, soft_labels), self.config.lr * self.schedule(t)
+        objective, meta_loss = self.through_virtual_step(loss, soft_labels, batch.x, clean, lr)
+        new = torch.autograd.grad(objective, list(self.corrector.parameters()), retain_graph=True)
         self.apply("corrector", new, t)
         return meta_loss
-
-    def _clean_gradient(self, params: Params, clean: CleanBatch) -> tuple[Params, Tensor]:
-        """The gradient of the clean loss at ``params``, by name, and the loss; statistics are the batch's own."""
-        config = self.config
-        with autocast(config.precision, config.device), batch_statistics_only(self.student):
-            loss = F.cross_entropy(functional_call(self.student, params, (clean.x,)), clean.labels)
-        gradients = torch.autograd.grad(loss, list(params.values()))
-        return dict(zip(params, gradients, strict=True)), loss.detach()

@@ -33,50 +33,15 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.meta_gradient import (
-    InnerStep,
-    Params,
-    batch_statistics_only,
-    forward_mode,
-    k_step_vectors,
-    parameters_of,
-    surrogate,
-)
-from ..runtime.execution import autocast, compiled
-from ..runtime.randomness import Stream, torch_generator
-from .base import Method, TangentParameters
+from .look_ahead import LookAhead, LookAheadParameters, LossWeight
 
 WEIGHT_DECAY = 1e-4
 
 
-class WeightNet(nn.Module):
-    """V(l; theta): a sample's weight in (0, 1) as a function of its loss.
-
-    Args:
-        generator: the weights and biases are drawn from it, with torch's bounds for linear layers. The biases
-            must not begin at zero: losses are positive, and without biases V is a sigmoid of a line.
-    """
-
-    def __init__(self, generator: torch.Generator, hidden: int = 100):
-        super().__init__()
-        with torch.device("meta"):  # torch's own initialisation would draw from the global generator
-            self.layers = nn.Sequential(nn.Linear(1, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-        self.to_empty(device="cpu")
-        for layer in (self.layers[0], self.layers[2]):
-            bound = layer.in_features**-0.5
-            for parameter in layer.parameters():
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
-
-    def forward(self, losses: Tensor) -> Tensor:
-        """Weights (n,) for losses (n,)."""
-        return self.layers(losses.unsqueeze(1)).squeeze(1).sigmoid()
-
-
-class MWNet(Method, name="mwnet", label="MW-Net"):
+class MWNet(LookAhead, name="mwnet", label="MW-Net", stream=30):
     """Each sample's loss is weighed by a network that learns, through a virtual step, what helps on clean data.
 
     Besides the losses it logs the mean weight of right and of wrong labels.
@@ -84,41 +49,34 @@ class MWNet(Method, name="mwnet", label="MW-Net"):
 
     look = ("#E69F00", "P")
 
-    class Parameters(TangentParameters):
+    class Parameters(LookAheadParameters):
         mwnet_lr: float = Field(1e-3, gt=0, le=10, description="Adam's learning rate for the weight net; constant")
 
     second_rate = "mwnet_lr"
 
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)
-        weight_net = WeightNet(torch_generator(config.seed, Stream.MWNET_WEIGHTS))
-        self.weight_net = weight_net.to(student.head.weight)  # its device and number format
+        self.weight_net = LossWeight(self.generator()).to(student.head.weight)  # its device and number format
         self.networks["weight_net"] = self.weight_net
         parameters = self.weight_net.parameters()
         self.optimisers["weight_net"] = torch.optim.Adam(parameters, config.mwnet_lr, weight_decay=WEIGHT_DECAY)
-        self._taped = self.recorder()
-        self._forward_mode = compiled(forward_mode, config.compile)
 
     def step(self, t: int) -> dict[str, Tensor]:
         batch = self.batches.noisy(t)
         clean = self.batches.clean(t, self.config.clean_batch_size)
-        lr = self.config.lr * self.schedule(t)
-        before = parameters_of(self.student)
-        logits, tape = self.recorded(self._taped, batch.x)
+        logits, tape = self.recorded(batch.x)
         losses = F.cross_entropy(logits, batch.given, reduction="none")
 
-        weights = self.weight_net(losses.detach())
-        virtual = self._virtual_step(before, losses, weights.detach(), lr)
-        g_w, meta_loss = self._clean_gradient(virtual, clean.x, clean.labels)
+        weights = self.weights(losses.detach())
         soft_labels = weights.unsqueeze(1) * F.one_hot(batch.given, logits.shape[1])
-        inner = InnerStep(before, batch.x, soft_labels, tape)
-        vectors = k_step_vectors(self.student, [inner], g_w, lr=lr, taped=self._taped, product=self._forward_mode)
+        virtual, lr = (weights.detach() * losses).mean(), self.config.lr * self.schedule(t)
+        objective, meta_loss = self.through_virtual_step(virtual, soft_labels, batch.x, clean, lr, tape)
         self.optimisers["weight_net"].zero_grad(set_to_none=True)
-        surrogate(vectors, [soft_labels]).backward()
+        objective.backward()
         self.optimisers["weight_net"].step()
 
         with torch.no_grad():
-            weights = self.weight_net(losses)
+            weights = self.weights(losses)
         loss = (weights * losses).mean()
         self.descend("student", [loss], t)
         right = batch.given == batch.true
@@ -130,16 +88,6 @@ class MWNet(Method, name="mwnet", label="MW-Net"):
             "weight_wrong": torch.where(wrong, weights, 0).sum() / wrong.sum(),
         }
 
-    def _virtual_step(self, before: Params, losses: Tensor, weights: Tensor, lr: float) -> Params:
-        """Eq. 3 with weights (n,) held constant; keeps the graph of the losses (n,) for the real step."""
-        parameters = list(self.student.parameters())
-        gradients = torch.autograd.grad((weights * losses).mean(), parameters, retain_graph=True)
-        return {name: value - lr * g for (name, value), g in zip(before.items(), gradients, strict=True)}
-
-    def _clean_gradient(self, params: Params, x: Tensor, labels: Tensor) -> tuple[Params, Tensor]:
-        """The gradient of the clean loss at ``params``, not at the student's own, and the loss, detached."""
-        params = {name: value.requires_grad_() for name, value in params.items()}
-        with batch_statistics_only(self.student), autocast(self.config.precision, self.config.device):
-            loss = F.cross_entropy(functional_call(self.student, params, (x,)).to(x.dtype), labels)
-        gradients = torch.autograd.grad(loss, list(params.values()))
-        return dict(zip(params, gradients, strict=True)), loss.detach()
+    def weights(self, losses: Tensor) -> Tensor:
+        """V of losses (n,), (n,)."""
+        return self.weight_net(losses.unsqueeze(1)).squeeze(1)

@@ -16,7 +16,7 @@ from ..core.teacher import initialise
 from ..data.augment import standardise
 from ..data.datasets import NORMALISATION
 from ..runtime.checkpoint import CheckpointWriter, clear_temporaries, read_own_checkpoint, restore
-from ..runtime.divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
+from ..runtime.divergence import check_finite, smaller_rates, what_is_kept
 from ..runtime.execution import (
     at_own_precision,
     autocast,
@@ -24,8 +24,8 @@ from ..runtime.execution import (
     synchronise,
     to_device,
 )
+from ..runtime.loop import epochs
 from ..runtime.parameters import ConfigError
-from ..runtime.progress import progress
 from ..runtime.randomness import Stream, torch_generator
 from ..runtime.schedules import warmup_cosine
 from .backbones import build_features
@@ -154,23 +154,24 @@ def pretrain(
     per_epoch = len(images) // config.batch_size
     steps, rise = config.epochs * per_epoch, max(1, round(config.warmup_epochs * per_epoch))
     augmentation = _augmentation(config, images.device, constants, recipe)
-    first = len(rows) * per_epoch
-    losses: list[Tensor] = []
-    bar = progress(range(first, steps), total=steps, initial=first, desc="SimCLR", show=show)
+
+    def step(t: int) -> Tensor:
+        for group in optimiser.param_groups:
+            group["lr"] = config.lr * warmup_cosine(t, steps, rise)
+        return _step(config, networks, optimiser, images, augmentation, t, per_epoch)
+
+    def check(losses: list[Tensor], t: int) -> None:
+        recent = [{"NT-Xent": loss} for loss in losses]
+        kept, cure = what_is_kept(path, len(rows)), smaller_rates({"lr": config.lr}, config.precision)
+        check_finite(recent, networks, {"sgd": optimiser}, last_step=t, kept=kept, cure=cure)
+
+    loop = epochs(
+        step, range(len(rows) * per_epoch, steps), desc="SimCLR", show=show,
+        ends=lambda t: (t + 1) % per_epoch == 0, check=check,
+    )  # fmt: skip
     with CheckpointWriter() as writer:
-        for t in bar:
-            for group in optimiser.param_groups:
-                group["lr"] = config.lr * warmup_cosine(t, steps, rise)
-            losses.append(_step(config, networks, optimiser, images, augmentation, t, per_epoch))
-            epoch_ends = (t + 1) % per_epoch == 0
-            if epoch_ends or len(losses) % CHECK_EVERY == 0:
-                recent = [{"NT-Xent": loss} for loss in losses[-CHECK_EVERY:]]
-                kept, cure = what_is_kept(path, len(rows)), smaller_rates({"lr": config.lr}, config.precision)
-                check_finite(recent, networks, {"sgd": optimiser}, last_step=t, kept=kept, cure=cure)
-            if not epoch_ends:
-                continue
+        for _, losses, bar in loop:
             loss = torch.stack(losses).double().mean().item()
-            losses = []
             seconds = before + time.perf_counter() - began
             rows.append({"epoch": len(rows) + 1, "loss": loss, "seconds": round(seconds, 1)})
             bar.set_postfix_str(f"epoch {len(rows)}: NT-Xent {loss:.3f}", refresh=False)

@@ -95,11 +95,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def memory_format(channels_last: bool) -> torch.memory_format:
-    """The layout of images and convolution weights."""
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
 def to_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
     """Host tensors on a device, by one copy that the host does not wait for.
 

@@ -14,7 +14,10 @@ import torch
 
 
 class Stream(IntEnum):
-    """The purposes. The numbers are part of every result; new ones are appended."""
+    """The purposes. The numbers are part of every result; new ones are appended.
+
+    20, 21 and 30 to 32 belong to methods; later methods have numbers above 1000 (``Method.stream``).
+    """
 
     SPLIT = 1
     NOISE = 2
@@ -33,11 +36,6 @@ class Stream(IntEnum):
     FLIP_MAP = 15
     RELEASED_NOISY = 16
     RELEASED_VALIDATION = 17
-    MLC_WEIGHTS = 20
-    MSLC_WEIGHTS = 21
-    MWNET_WEIGHTS = 30
-    MLNT_LABELS = 31
-    FASTEN_WEIGHTS = 32
     FOLDS = 40
 
 
@@ -66,7 +64,7 @@ def numpy_generator(seed: int, stream: Stream) -> np.random.Generator:
     return np.random.default_rng([seed, stream])
 
 
-def torch_generator(seed: int, stream: Stream, index: int = 0) -> torch.Generator:
+def torch_generator(seed: int, stream: int, index: int = 0) -> torch.Generator:
     """A CPU generator for one purpose and one index (a step or an epoch)."""
     state = np.random.SeedSequence([seed, stream, index]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))

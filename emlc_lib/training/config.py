@@ -16,7 +16,7 @@ from ..networks.backbones import Model
 from ..networks.imagenet import check_imagenet_start
 from ..networks.start_weights import are_awaited, check_start_weights
 from ..runtime.parameters import ConfigError as ConfigError
-from .run_digest import digest_of, first_identity, identity
+from .run_digest import digest_of, first_identity, identity, without_gone
 
 Preset = Literal["smoke", "quick", "paper"]
 
@@ -139,4 +139,4 @@ def _config_class(method: str, own: bool) -> type[Config]:
 def from_values(values: Mapping[str, Any]) -> Config:
     """The configuration that a finished run has stored; the files that it began with may be gone."""
     cls = config_class(values.get("method", "emlc"), values.get("dataset") == "own")
-    return cls.model_validate(values, context=STORED)
+    return cls.model_validate(without_gone(values), context=STORED)

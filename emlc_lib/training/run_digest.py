@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..methods import METHODS
 from ..networks.imagenet import imagenet_digest
 from ..networks.start_weights import are_awaited, start_weights_file, weights_digest
+from ..runtime.parameters import ConfigError
 
 if TYPE_CHECKING:
     from .config import Config
@@ -21,6 +22,9 @@ SCHEMA = 2
 
 # Where and how it is computed, not what: a run is read back whatever these are.
 NOT_COUNTED = ("device", "cuda_graph")
+
+# Parameters that are gone, with the value that stored runs may have: what is computed now.
+GONE = {"channels_last": True, "meta_pass": "forward_mode"}
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
@@ -45,8 +49,22 @@ def identity(config: Config) -> dict[str, Any]:
 
 def first_identity(config: Config) -> dict[str, Any]:
     """The identity that the same run had in schema 1: every parameter that its method looks at."""
-    values = {"share_primal": None} | _looked_at(config)
+    values = {"share_primal": None, "channels_last": True} | _looked_at(config)
+    if config.method in ("mlc", "mslc"):
+        values["meta_pass"] = "forward_mode"
     return {n: v for n, v in values.items() if n != "cuda_graph"} | _contents(config)
+
+
+def without_gone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored configuration of a run without the parameters that are gone.
+
+    Raises:
+        ConfigError: one of them has a value that only an older version can compute with.
+    """
+    for name, value in GONE.items():
+        if values.get(name, value) != value:
+            raise ConfigError(f"{name}: {values[name]!r} is gone since the run was stored; only {value!r} is left")
+    return {name: value for name, value in values.items() if name not in GONE}
 
 
 def of_first_schema(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from ..data.experiment_data import ExperimentData
 from ..methods import METHODS
 from ..methods.base import LOSSES, Method
 from ..runtime.checkpoint import CheckpointWriter, clear_temporaries, read_own_checkpoint, restore
-from ..runtime.divergence import CHECK_EVERY, check_finite, smaller_rates, what_is_kept
+from ..runtime.divergence import check_finite, smaller_rates, what_is_kept
 from ..runtime.execution import announce_compilation, at_own_precision, synchronise
+from ..runtime.loop import epochs
 from ..runtime.parallel import average_statistics, from_first, own_share
-from ..runtime.progress import progress
 from .config import Config
 from .evaluation import EVALUATION_BATCH, best_epoch, evaluate, predict
 from .log import epoch_means, joint, one_line, step_table
@@ -128,25 +128,20 @@ def train(
         total = t
     if config.compile and show and t < total:
         announce_compilation()
-    bar = progress(range(t, total), total=total, initial=t, desc=config.method, show=show)
-    log: list[dict[str, Tensor]] = []
+    loop = epochs(
+        method.step, range(t, total), desc=config.method, show=show,
+        ends=lambda t: t + 1 == method.last_step(len(rows) + 1),
+        check=lambda log, t: _check_finite(log, method, t, checkpoint, len(rows)),
+    )  # fmt: skip
     method.train(True)
     with CheckpointWriter() as writer:
-        for t in bar:
-            log.append(method.step(t))
-            epoch_ends = t + 1 == method.last_step(len(rows) + 1)
-            if epoch_ends or len(log) % CHECK_EVERY == 0:
-                _check_finite(log[-CHECK_EVERY:], method, t, checkpoint, len(rows))
-            if not epoch_ends:
-                continue
+        for t, log, bar in loop:
             log = joint(log, share.world)
             average_statistics(method.networks.values())
             steps = pd.concat([steps, step_table(log, first=t + 1 - len(log))], ignore_index=True)
             row = {"epoch": len(rows) + 1} | epoch_means(log) | evaluate(method, data)
-            _check_finite(
-                [{"student_clean_loss": torch.tensor(row["student_clean_loss"])}], method, t, checkpoint, len(rows)
-            )
-            log = []
+            clean_loss = {"student_clean_loss": torch.tensor(row["student_clean_loss"])}
+            _check_finite([clean_loss], method, t, checkpoint, len(rows))
             rows.append(row)
             if best_epoch(pd.DataFrame(rows)) == len(rows):
                 best = {k: v.detach().clone() for k, v in method.student.state_dict().items()}
@@ -157,7 +152,6 @@ def train(
             if on_epoch:
                 on_epoch(row)
             if _stalled(rows, patience):
-                bar.close()
                 break
             method.train(True)
     method.train(False)

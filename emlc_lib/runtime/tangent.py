@@ -125,8 +125,7 @@ class TapedForward:
     def dual(self, params: dict[str, Tensor], x: Tensor, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The training-mode output at any parameters, and its tangent, layer by layer: nothing is held.
 
-        Meant for a model that keeps no running statistics
-        (:func:`~emlc_lib.core.meta_gradient.batch_statistics_only`).
+        Running statistics are left alone.
 
         Args:
             params, direction: by name. x: the batch.
@@ -144,6 +143,21 @@ class TapedForward:
                 del env[dead.name], recorder.env[dead], recorder.kept[dead.name]
         last = self._nodes[-1].args[0].name
         return recorder.kept[last].to(x.dtype), env[last]
+
+    def log_prob_jvp(self, student: nn.Module, step, direction: dict[str, Tensor]) -> Tensor:
+        """What :func:`emlc_lib.core.meta_gradient.log_prob_jvp` gives, by the tape of the step if it has one.
+
+        Args:
+            student: the recorded model, for the other's signature.
+            step: its parameters, batch and tape.
+            direction: by name.
+        """
+        if step.tape is None:
+            output, tangent = self.dual(step.params, step.x, direction)
+        else:
+            output, tangent = step.tape.output, self.jvp(step.tape, step.params, direction)
+        # The Jacobian of log softmax: subtract each row's mean tangent under p.
+        return tangent - (output.softmax(1) * tangent).sum(1, keepdim=True)
 
     def _tangent(self, node, env, tape, params, direction) -> Tensor | None:
         if node.op == "placeholder":
@@ -204,7 +218,10 @@ def _batch_norm_tangent(x, dx, weight, d_weight, d_bias, mean, inv_std, eps) -> 
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a traced model, at its own or other parameters; keeps every value and its batch norms' statistics."""
+    """Runs a traced model and keeps every value and its batch norms' statistics.
+
+    At its own parameters it counts batches, as training does; at others it does not.
+    """
 
     def __init__(self, traced: fx.GraphModule, params: dict[str, Tensor] | None = None):
         super().__init__(traced, garbage_collect_values=False)
@@ -227,7 +244,7 @@ class _Recorder(fx.Interpreter):
             return module(*args) if self._params is None else functional_call(module, own, args)
         # The functional form returns the batch statistics that the module computes and throws away.
         mean = var = None
-        if module.track_running_stats:
+        if module.track_running_stats and self._params is None:
             module.num_batches_tracked.add_(1)
             mean, var = module.running_mean, module.running_var
         output, batch_mean, batch_inv_std = torch.native_batch_norm(
