@@ -19,22 +19,46 @@ def cost_of_steps(cost: pd.DataFrame) -> Figure:
     """
     is_part = cost["variant"].str.startswith(" ")
     with style():
-        figure, axes = plt.subplots(1, 2, figsize=(13, 4.6))
-        titles = ("whole steps, per noisy batch", "parts of a k = 1 step, and alternatives")
-        for axis, rows, title in zip(axes, (cost[~is_part], cost[is_part]), titles, strict=True):
-            names = rows["variant"].str.strip()
-            errors = [rows["ratio"] - rows["low"], rows["high"] - rows["ratio"]]
-            ours = ~names.str.contains("through|instead|torch.func|plain")
-            colours = np.where(ours, BLUE, GREY)
-            axis.barh(names, rows["ratio"], xerr=np.clip(errors, 0, None), color=colours, error_kw={"lw": 1})
-            for y, (value, high) in enumerate(zip(rows["ratio"], rows["high"], strict=True)):
-                axis.text(max(value, high) + 0.08, y, f"{value:.2f}", va="center", fontsize=9)
-            axis.invert_yaxis()
-            axis.set_xlim(0, 1.18 * rows["high"].max())
-            axis.set(title=title, xlabel="plain SGD steps")
-            axis.grid(axis="y", visible=False)
-            axis.tick_params(axis="y", labelsize=9)
+        figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.6))
+        _bars(left, cost[~is_part], "whole steps, per noisy batch")
+        _bars(right, cost[is_part], "parts of a k = 1 step, and alternatives")
+        _told(figure, cost)
     return figure
+
+
+def cost_of_methods(cost: pd.DataFrame) -> Figure:
+    """Whole steps of the methods, in plain SGD steps: medians with quartiles.
+
+    Args:
+        cost: the CSV of ``benchmarks.step_cost --methods``.
+    """
+    with style():
+        figure, axis = plt.subplots(figsize=(7.5, 3.8))
+        _bars(axis, cost, "whole steps, per noisy batch")
+        _told(figure, cost)
+    return figure
+
+
+def _bars(axis: plt.Axes, rows: pd.DataFrame, title: str) -> None:
+    names = rows["variant"].str.strip()
+    errors = [rows["ratio"] - rows["low"], rows["high"] - rows["ratio"]]
+    ours = ~names.str.contains("through|instead|torch.func|plain|double backward")
+    colours = np.where(ours, BLUE, GREY)
+    axis.barh(names, rows["ratio"], xerr=np.clip(errors, 0, None), color=colours, error_kw={"lw": 1})
+    for y, (value, high) in enumerate(zip(rows["ratio"], rows["high"], strict=True)):
+        axis.text(max(value, high) + 0.02 * rows["high"].max(), y, f"{value:.2f}", va="center", fontsize=9)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.18 * rows["high"].max())
+    axis.set(title=title, xlabel="plain SGD steps")
+    axis.grid(axis="y", visible=False)
+    axis.tick_params(axis="y", labelsize=9)
+
+
+def _told(figure: Figure, cost: pd.DataFrame) -> None:
+    one = cost.iloc[0]
+    what = f"{one.model}, {one.noisy} noisy + {one.clean} clean images, {one.repeats} rounds"
+    where = f"{one.hardware}, {one.threads} threads, torch {one.torch}"
+    figure.text(0.5, -0.02, f"{what}; {where}", ha="center", va="top", fontsize=9)
 
 
 def cost_growth(growth: pd.DataFrame) -> Figure:
