@@ -1,0 +1,264 @@
+"""The paper's claims, judged by the committed tables: ``figures/claims.csv`` and what ``09_fidelity`` shows.
+
+A claim holds or fails where the 95 % interval of a difference paired by seed leaves out 0
+(:mod:`emlc_lib.experiments.statistics`), else it is undecided. That is at the scale of the table: ``quick`` and
+``smoke`` are short trainings of small networks, which cannot refute what the paper says of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from .statistics import Difference, paired
+
+# Published accuracies (%) of methods that use no clean labels at all, on CIFAR-10 and CIFAR-100 with 80 and 90 %
+# symmetric noise: C2D with DivideMix (Zheltonozhskii et al., WACV 2022, Table 2), and Table 1's best of EMLC.
+C2D = {("cifar10", 0.8): 94.30, ("cifar10", 0.9): 93.42, ("cifar100", 0.8): 71.53, ("cifar100", 0.9): 63.91}
+EMLC = {("cifar10", 0.8): 90.95, ("cifar10", 0.9): 90.71, ("cifar100", 0.8): 60.51, ("cifar100", 0.9): 54.04}
+
+SETTINGS = [("symmetric", 0.2), ("symmetric", 0.5), ("symmetric", 0.8), ("symmetric", 0.9), ("asymmetric", 0.4)]
+
+
+class Claim(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        claim: what is claimed. where: in the paper, or "here" for a question that it leaves out.
+        statistic: in words, with interval and n.
+        scale: data, preset and noise. source: the table in ``figures/``.
+        verdict: holds, fails, undecided, or not run.
+        seeds: with how many an undecided one would be decided, going by its mean and spread.
+    """
+
+    claim: str
+    where: str
+    statistic: str
+    scale: str
+    source: str
+    verdict: str
+    seeds: int | None = None
+
+
+class Tables:
+    """The committed tables of a folder, by name."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __call__(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.folder / f"{name}.csv")
+
+    def of(self, table: str, column: str, /, **where) -> pd.Series:
+        """A column in percent by seed, of the rows with these values."""
+        rows = self(table)
+        for key, value in where.items():
+            rows = rows[rows[key] == value]
+        return 100 * rows.set_index("seed")[column]
+
+    def accuracy(self, name: str, method: str, kind: str, noise: float, k: int = 1) -> pd.Series:
+        """Test accuracy in percent by seed; clean-only training does not see the noise."""
+        where = {} if method == "clean_only" else {"noise_type": kind, "noise": noise, "k": k}
+        return self.of(name, "test_accuracy", method=method, **where)
+
+
+def judged(
+    claim: str,
+    where: str,
+    difference: Difference,
+    scale: str,
+    source: str,
+    *,
+    unit: str = "points",
+    above: bool = True,
+) -> Claim:
+    """A claim that a difference is positive, or negative unless ``above``."""
+    verdict = "undecided"
+    if difference.clear:
+        verdict = "holds" if (difference.mean > 0) == above else "fails"
+    seeds = difference.seeds_to_decide if verdict == "undecided" else None
+    words = f"{difference.mean:+.2f} ± {difference.half:.2f} {unit}, n = {difference.n}"
+    return Claim(claim, where, words, scale, source, verdict, seeds)
+
+
+def claims(folder: Path) -> pd.DataFrame:
+    """All claims, one row each: the columns of :class:`Claim`.
+
+    Args:
+        folder: of the committed tables.
+    """
+    tables = Tables(folder)
+    groups = (_recovery, _table_1, _look_ahead, _parts, _gradient, _cost, _published, _not_run)
+    table = pd.DataFrame([claim for group in groups for claim in group(tables)])
+    return table.astype({"seeds": "Int64"})
+
+
+def _at(noise: float, kind: str = "symmetric", preset: str = "quick", data: str = "CIFAR-10") -> str:
+    return f"{data}, {preset}, {100 * noise:g} % {kind}"
+
+
+def _recovery(t: Tables) -> Iterator[Claim]:
+    name, scale = "correctors_quick_cifar10_runs", _at(0.9)
+    for other in ("MLC", "MSLC"):
+        pair = (t.of(name, "last_recovery_all", name=n) for n in ("EMLC, k = 1", other))
+        yield judged(f"EMLC (k = 1) recovers more labels than {other}", "Figure 1", paired(*pair), scale, name)
+    maps = "tsne_quick_cifar10_numbers"
+    for what, words in (("knn", "10-NN accuracy"), ("silhouette", "silhouette x 100")):
+        pair = (t.of(maps, what, name=n) for n in ("EMLC, k = 1", "MLC"))
+        yield judged(
+            f"EMLC's classes separate better than MLC's ({words})", "Figure 4", paired(*pair), scale, maps
+        )
+    curves = "correctors_quick_cifar10_curves"
+    table = t(curves)
+    last = table[table["step"] > 0.8 * table["step"].max()].groupby(["name", "seed"])["meta_loss"].mean()
+    for ours, other in (("EMLC, k = 1", "MLC"), ("EMLC, k = 5", "MLC"), ("EMLC, k = 1", "EMLC, k = 5")):
+        yield judged(
+            f"{ours}: lower clean loss than {other} in the last fifth of the steps", "Figure 5, section 4.3",
+            paired(last[ours], last[other]), scale, curves, unit="nats", above=False,
+        )  # fmt: skip
+    what = "EMLC's teacher (k = 1) confirms fewer wrong labels than MLC's"
+    pair = (t.of(name, "last_confirmed_wrong", name=n) for n in ("EMLC, k = 1", "MLC"))
+    yield judged(what, "section 3.6", paired(*pair), scale, name, above=False)
+    pair = (t.of("smoke_digits", "last_confirmed_wrong", method=m, noise=0.9) for m in ("emlc", "mlc"))
+    digits = _at(0.9, preset="smoke", data="digits")
+    yield judged(what, "section 3.6", paired(*pair), digits, "smoke_digits", above=False)
+
+
+def _table_1(t: Tables) -> Iterator[Claim]:
+    name, longer, half = "quick_cifar10", "quick_cifar10_8_epochs", "other_methods_quick_cifar10_50"
+    for kind, noise in SETTINGS:
+        ours = t.accuracy(name, "emlc", kind, noise)
+        for other, where in (("cross_entropy", "Table 1"), ("clean_only", "here")):
+            words = {
+                "cross_entropy": "cross-entropy on noisy labels",
+                "clean_only": "training on the clean labels alone",
+            }
+            difference = paired(ours, t.accuracy(name, other, kind, noise))
+            yield judged(f"EMLC (k = 1) is above {words[other]}", where, difference, _at(noise, kind), name)
+    for noise in (0.5, 0.9):
+        ours = t.accuracy(longer, "emlc", "symmetric", noise)
+        for other, where in (("cross_entropy", "Table 1"), ("clean_only", "here")):
+            words = {
+                "cross_entropy": "cross-entropy on noisy labels",
+                "clean_only": "training on the clean labels alone",
+            }
+            difference = paired(ours, t.accuracy(longer, other, "symmetric", noise))
+            scale = _at(noise, preset="quick, 8 epochs")
+            yield judged(f"EMLC (k = 1) is above {words[other]}", where, difference, scale, longer)
+    for table, noise, others in (
+        (name, 0.9, ("mlc", "mslc", "mwnet", "fasten")),
+        (half, 0.5, ("mlc", "mslc", "fasten")),
+    ):
+        ours = t.accuracy(name, "emlc", "symmetric", noise)
+        for other in others:
+            difference = paired(ours, t.accuracy(table, other, "symmetric", noise))
+            yield judged(f"EMLC (k = 1) is above {other}", "Table 1", difference, _at(noise), table)
+
+
+def _look_ahead(t: Tables) -> Iterator[Claim]:
+    name = "quick_cifar10"
+    for kind, noise in SETTINGS:
+        pair = (t.accuracy(name, "emlc", kind, noise, k) for k in (5, 1))
+        what = "EMLC with k = 5 is above k = 1, at equal noisy images"
+        yield judged(what, "Figure 6, Table 1", paired(*pair), _at(noise, kind), name)
+    updates = "look_ahead_equal_updates_smoke_digits"
+    for k in (2, 5):
+        pair = (t.of(updates, "test_accuracy", name=f"paper, k = {n}") for n in (k, 1))
+        what = f"EMLC with k = {k} is above k = 1, at equal updates of the teacher"
+        yield judged(what, "Figure 6", paired(*pair), _at(0.9, preset="smoke", data="digits"), updates)
+
+
+# Rows of Table 3 that differ in one part.
+PARTS = {
+    "the meta term adds, with BCE": ("meta term, BCE random, AutoAugment", "BCE random, AutoAugment"),
+    "BCE adds to the meta term": ("meta term, BCE random", "meta term"),
+    "adversarial corruption is above random": ("meta term, BCE adversarial", "meta term, BCE random"),
+    "AutoAugment of clean images adds": ("meta term, BCE random, AutoAugment", "meta term, BCE random"),
+    "all parts together are above none": (
+        "meta term, BCE adversarial, AutoAugment", "no meta term, no BCE, no AutoAugment",
+    ),
+}  # fmt: skip
+
+
+def _parts(t: Tables) -> Iterator[Claim]:
+    name = "ablation_quick_cifar10_90"
+    for what, rows in PARTS.items():
+        pair = (t.of(name, "test_accuracy", name=row) for row in rows)
+        yield judged(what, "Table 3", paired(*pair), _at(0.9), name)
+    gates = (t.of(name, column, name="meta term") for column in ("last_gate_right", "last_gate_wrong"))
+    what = "the meta term alone opens the gate more for right labels than for wrong ones (gate x 100)"
+    yield judged(what, "here", paired(*gates), _at(0.9), name)
+    digits, released = _at(0.9, preset="smoke", data="digits"), "fidelity_smoke_digits_runs"
+    for what, rows in {
+        "the released code's options together (k = 5) cost accuracy": ("k = 5, all of the above", "paper, k = 5"),
+        "a teacher without momentum costs accuracy": ("teacher without momentum", "paper, k = 1"),
+    }.items():
+        pair = (t.of(released, "test_accuracy", name=row) for row in rows)
+        yield judged(what, "here: released code", paired(*pair), digits, released, above=False)
+
+
+def _gradient(t: Tables) -> Iterator[Claim]:
+    name = "fidelity_quick_cifar10_gradients"
+    table = t(name).groupby(["kind", "seed"])[["cosine", "scale", "relative_error"]].mean()
+    paper, aware = table.loc["paper"], table.loc["momentum-aware"]
+    scale, seeds = f"{_at(0.9)}, k = 5", len(paper)
+    for what, value, holds in (
+        ("the direction (cosine)", paper["cosine"], bool((paper["cosine"] > 0.99).all())),
+        ("the length (over the exact one's)", paper["scale"], bool((paper["scale"] > 0.9).all())),
+    ):
+        words = f"{value.mean():.3f} ({value.min():.3f} to {value.max():.3f}), n = {seeds}"
+        claim = f"Proposition 2's weights (H_ww = I) give {what} of the exact meta-gradient, momentum 0.9"
+        yield Claim(claim, "Proposition 2", words, scale, name, "holds" if holds else "fails")
+    words = f"{aware['scale'].mean():.3f} ({aware['scale'].min():.3f} to {aware['scale'].max():.3f}), n = {seeds}"
+    claim = "momentum-aware weights give the length of the exact meta-gradient"
+    yield Claim(claim, "here", words, scale, name, "holds" if (aware["scale"] - 1).abs().max() < 0.1 else "fails")
+
+
+def _cost(t: Tables) -> Iterator[Claim]:
+    name = "step_cost_methods_resnet34_cpu"
+    rows = t(name).set_index("variant")
+    scale = "ResNet-34, 32 + 8 images, 2 CPU cores"
+    for how, words in (("double backward", "as published"), ("forward mode", "by forward mode")):
+        ours, other = rows.loc["EMLC k=1"], rows.loc[f"MLC, {how}"]
+        words_of = f"{ours['ratio'] / other['ratio']:.2f} of its time, {int(ours['repeats'])} rounds"
+        holds = ours["high"] < 0.6 * other["low"]
+        claim = f"a step of EMLC (k = 1) takes about half the time of MLC's {words}"
+        yield Claim(claim, "abstract, section 4.3", words_of, scale, name, "holds" if holds else "fails")
+    growth = t("step_cost_growth_cpu").set_index("variant")["peak_MiB"]
+    for how, words in (
+        ("EMLC", "as it is"),
+        ("EMLC, teacher recomputed", "where the teacher's passes are recomputed"),
+    ):
+        ratio = growth[f"{how} k=20"] / growth[f"{how} k=1"]
+        claim = f"memory grows with k by copies of the student's parameters alone, {words}"
+        verdict = "holds" if ratio < 1.25 else "fails"
+        told = f"k = 20 takes {ratio:.1f} times the memory of k = 1"
+        yield Claim(claim, "Corollary 3.1", told, "narrow ResNet, 64 + 16 images", "step_cost_growth_cpu", verdict)
+
+
+def _published(t: Tables) -> Iterator[Claim]:
+    for (data, noise), other in C2D.items():
+        verdict = "holds" if EMLC[data, noise] > other else "fails"
+        words = f"EMLC {EMLC[data, noise]:.2f}, C2D with DivideMix {other:.2f} without any clean label"
+        scale = f"published, {data}, {100 * noise:g} % symmetric"
+        yield Claim(
+            "EMLC is state of the art", "abstract, section 4", words, scale, "Table 1 and C2D's Table 2", verdict
+        )
+
+
+# What no committed table can judge.
+NOT_RUN = {
+    "Table 1, CIFAR-100": "Table 1",
+    "Table 1 at the paper's scale (ResNet-34, 15 epochs)": "Table 1",
+    "Table 2, Clothing1M": "Table 2",
+    "the label embedding and the separate feature extractor are crucial": "appendix D",
+    "EMLC is above a semi-supervised learner that ignores all noisy labels": "here",
+}
+
+
+def _not_run(t: Tables) -> Iterator[Claim]:
+    for claim, where in NOT_RUN.items():
+        yield Claim(claim, where, "", "", "", "not run")

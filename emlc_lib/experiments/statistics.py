@@ -1,0 +1,68 @@
+"""Differences between runs, paired by seed, with their 95 % confidence interval (Student's t)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+class Difference(NamedTuple):
+    """A mean difference, paired by seed.
+
+    Attributes:
+        mean: in the unit of what is compared.
+        half: half the width of its confidence interval; NaN for one seed, which decides nothing.
+        n: pairs. std: their standard deviation (n - 1).
+    """
+
+    mean: float
+    half: float
+    n: int
+    std: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return bool(abs(self.mean) > self.half)
+
+    @property
+    def verdict(self) -> str:
+        """``clear`` or ``undecided``."""
+        return "clear" if self.clear else "undecided"
+
+    @property
+    def seeds_to_decide(self) -> int | None:
+        """The seeds with which this mean and spread would be clear; None where there is no spread to go by."""
+        if self.n < 2 or not self.mean:
+            return None
+        return next((n for n in range(2, 10_000) if abs(self.mean) > _half(self.std, n)), None)
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} ± {self.half:.2f} (n = {self.n}, {self.verdict})"
+
+
+def paired(a: pd.Series, b: pd.Series) -> Difference:
+    """a - b over the seeds that both have; both are indexed by seed.
+
+    Raises:
+        ValueError: a seed is there twice, or none is in both.
+    """
+    for values in (a, b):
+        if values.index.has_duplicates:
+            raise ValueError(f"seeds: {values.index[values.index.duplicated()][0]} is there twice")
+    difference = (a - b).dropna()
+    n = len(difference)
+    if not n:
+        raise ValueError("seeds: none has both values")
+    std = float(difference.std())
+    return Difference(float(difference.mean()), _half(std, n), n, std)
+
+
+def _half(std: float, n: int) -> float:
+    if n < 2:
+        return float("nan")
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * std / n**0.5)
