@@ -262,3 +262,9 @@ NOT_RUN = {
 def _not_run(t: Tables) -> Iterator[Claim]:
     for claim, where in NOT_RUN.items():
         yield Claim(claim, where, "", "", "", "not run")
+
+
+if __name__ == "__main__":  # python -m emlc_lib.experiments.claims: writes the table again
+    from ..runtime.places import REPOSITORY
+
+    claims(REPOSITORY / "figures").to_csv(REPOSITORY / "figures" / "claims.csv", index=False)

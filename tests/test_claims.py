@@ -1,0 +1,72 @@
+"""Verdicts: statistics against scipy's own, and the committed claims against the tables that they come from."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from emlc_lib.experiments.claims import claims, judged
+from emlc_lib.experiments.statistics import Difference, paired
+from emlc_lib.runtime.places import REPOSITORY
+
+FIGURES = REPOSITORY / "figures"
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_the_interval_is_that_of_the_paired_t_test(n):
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(1, 1, n), rng.normal(0, 1, n)
+    found = paired(pd.Series(a), pd.Series(b))
+    reference = stats.ttest_rel(a, b)
+    low, high = reference.confidence_interval(0.95)
+    # Both are the same formula in float64.
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high), rel=1e-9)
+    assert found.clear == (reference.pvalue < 0.05)
+
+
+def test_seeds_are_paired_by_name_and_not_by_place():
+    a, b = pd.Series({0: 5.0, 1: 9.0, 7: 1.0}), pd.Series({1: 8.0, 0: 4.0, 3: 0.0})
+    found = paired(a, b)
+    assert (found.mean, found.n, found.std) == (1.0, 2, 0.0)
+    with pytest.raises(ValueError, match=r"^seeds: none"):
+        paired(pd.Series({0: 1.0}), pd.Series({1: 1.0}))
+    with pytest.raises(ValueError, match=r"^seeds: 0 is there twice"):
+        paired(pd.Series([1.0, 2.0], index=[0, 0]), b)
+
+
+def test_one_seed_decides_nothing():
+    found = paired(pd.Series({0: 50.0}), pd.Series({0: 1.0}))
+    assert found.verdict == "undecided"
+    assert found.seeds_to_decide is None
+
+
+def test_the_number_of_seeds_that_would_decide():
+    found = Difference(mean=0.5, half=np.nan, n=3, std=1.0)
+    n = found.seeds_to_decide
+    halves = [stats.t.interval(0.95, m - 1, scale=1 / m**0.5)[1] for m in (n - 1, n)]
+    assert halves[0] >= 0.5 > halves[1]
+
+
+@pytest.mark.parametrize(
+    ("mean", "above", "verdict"),
+    [(2, True, "holds"), (-2, True, "fails"), (-2, False, "holds"), (0.5, True, "undecided")],
+)
+def test_verdicts(mean, above, verdict):
+    claim = judged("", "", Difference(mean, 1.0, 3, 0.4), "", "", above=above)
+    assert claim.verdict == verdict
+    assert (claim.seeds is not None) == (verdict == "undecided")
+
+
+def test_the_committed_table_is_what_the_other_tables_say():
+    """``python -m emlc_lib.experiments.claims`` makes it again."""
+    text = claims(FIGURES).to_csv(index=False)
+    assert (FIGURES / "claims.csv").read_text() == text
+
+
+def test_every_committed_table_of_runs_has_one_run_a_seed():
+    """Means and pairs would count a seed twice otherwise."""
+    for path in FIGURES.glob("*.csv"):
+        table = pd.read_csv(path)
+        if "digest" in table and "test_accuracy" in table:
+            setting = [name for name in ("name", "digest", "seed") if name in table]
+            assert not table.duplicated(setting).any(), path.name
