@@ -99,12 +99,13 @@ def test_differences_are_paired_by_seed():
     assert list(result.index) == ["base", "better", "few"]
     differences = 100 * np.array([0.02, 0.01, 0.03])
     assert result.loc["better", "difference"] == pytest.approx(differences.mean(), abs=0.005)  # 2 decimals
-    assert result.loc["better", "error"] == pytest.approx(differences.std(ddof=1) / 3**0.5, abs=0.005)
+    assert result.loc["better", "±"] == pytest.approx(4.303 * differences.std(ddof=1) / 3**0.5, abs=0.006)
     assert result.loc["better", "std"] == pytest.approx(np.std([63, 52, 71], ddof=1), abs=0.005)
-    assert result.loc["base", ["difference", "error"]].tolist() == [0, 0]
+    assert result.loc["base", ["difference", "±"]].tolist() == [0, 0]
     assert result["n"].tolist() == [3, 3, 1]
     assert result.loc["few", "difference"] == pytest.approx(-10)
-    assert np.isnan(result.loc["few", "error"])
+    assert np.isnan(result.loc["few", "±"])
+    assert result.loc["few", "pairs"] == 1
     assert "difference" not in summarise_study(table)
     own = summarise_study(table, baseline={"base": "base", "better": "better", "few": "better"})
     assert own.loc["better", "difference"] == 0

@@ -101,26 +101,26 @@ def test_the_comparison_pairs_seeds_and_takes_the_better_k():
     half, most = compare(table).to_dict("records")
     assert (half["noise"], half["k"], half["emlc"]) == (0.5, 5, 71.0)
     assert half["minus cross_entropy"] == 20.0
-    # Differences 20, 19, 21: standard deviation 1 over the root of three seeds.
-    assert half["error cross_entropy"] == pytest.approx(3**-0.5, abs=0.006)
-    assert half["clear cross_entropy"]  # 20 points are more than 4.3 of them, Student's t for three seeds
+    # Differences 20, 19, 21: standard deviation 1 over the root of three seeds, times 4.30, Student's t.
+    assert half["± cross_entropy"] == pytest.approx(4.303 * 3**-0.5, abs=0.006)
+    assert half["verdict cross_entropy"] == "clear"
     assert half["minus clean_only"] == -1.0
-    assert half["error clean_only"] == 0.0
+    assert half["± clean_only"] == 0.0
     # Differences 0, 1, -2: nothing to be seen.
-    assert not most["clear cross_entropy"]
+    assert most["verdict cross_entropy"] == "undecided"
     assert most["minus clean_only"] == -32.0
 
 
 def test_two_standard_errors_of_three_seeds_are_not_clear():
     """Differences 0.35, 1.53 and 0.53: t = 2.2, p = 0.16; with the same spread nine seeds are clear."""
     differences = [0.0035, 0.0153, 0.0053]
-    for seeds, clear in ((1, False), (3, True)):
+    for seeds, verdict in ((1, "undecided"), (3, "clear")):
         ours, other = [0.5 + d for d in differences] * seeds, [0.5] * 3 * seeds
         table = pd.DataFrame(rows("emlc", ours) + rows("cross_entropy", other))
         (row,) = compare(table, baselines=("cross_entropy",)).to_dict("records")
-        assert row["clear cross_entropy"] == clear
+        assert row["verdict cross_entropy"] == verdict
     (row,) = compare(pd.DataFrame(rows("emlc", [0.5]))).to_dict("records")  # no baseline: nothing is claimed
-    assert not row["clear cross_entropy"]
+    assert row["verdict cross_entropy"] == "undecided"
 
 
 def test_tables_are_found_wherever_a_notebook_runs(tmp_path, monkeypatch):

@@ -46,18 +46,16 @@ class Difference(NamedTuple):
 
 
 def paired(a: pd.Series, b: pd.Series) -> Difference:
-    """a - b over the seeds that both have; both are indexed by seed.
+    """a - b over the seeds that both have, which may be none; both are indexed by seed.
 
     Raises:
-        ValueError: a seed is there twice, or none is in both.
+        ValueError: a seed is there twice.
     """
     for values in (a, b):
         if values.index.has_duplicates:
             raise ValueError(f"seeds: {values.index[values.index.duplicated()][0]} is there twice")
     difference = (a - b).dropna()
     n = len(difference)
-    if not n:
-        raise ValueError("seeds: none has both values")
     std = float(difference.std())
     return Difference(float(difference.mean()), _half(std, n), n, std)
 

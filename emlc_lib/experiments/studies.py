@@ -12,6 +12,7 @@ from ..runtime.parameters import ConfigError
 from ..training.config import Config
 from ..training.presets import make_config
 from .runs import Run
+from .statistics import paired
 from .sweep import listed, sweep
 from .tables import run_table
 
@@ -136,8 +137,8 @@ def summarise_study(table: pd.DataFrame, baseline: str | Mapping[str, str] | Non
 
     Args:
         table: :func:`study_table`.
-        baseline: one name for all or, by name, each one's own; None leaves the differences out. ``error`` is the
-            standard error of their mean.
+        baseline: one name for all or, by name, each one's own; None leaves the differences out. ``±`` is half of
+            their 95 % interval, ``pairs`` the number of seeds that both have.
     """
     accuracy = 100 * table.set_index(["name", "seed"])["test_accuracy"].unstack("seed", sort=False)
     grouped = table.groupby("name", sort=False)
@@ -152,9 +153,12 @@ def summarise_study(table: pd.DataFrame, baseline: str | Mapping[str, str] | Non
     )
     if baseline is not None:
         own = [baseline if isinstance(baseline, str) else baseline[name] for name in accuracy.index]
-        difference = accuracy - accuracy.loc[own].to_numpy()
-        result["difference"] = difference.mean(axis=1)
-        result["error"] = difference.std(axis=1) / difference.notna().sum(axis=1) ** 0.5
+        found = [
+            paired(accuracy.loc[name], accuracy.loc[other])
+            for name, other in zip(accuracy.index, own, strict=True)
+        ]
+        result["difference"], result["±"] = [d.mean for d in found], [d.half for d in found]
+        result["pairs"], result["verdict"] = [d.n for d in found], [d.verdict for d in found]
     return result.loc[list(dict.fromkeys(table["name"]))].round(2)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..methods import METHODS
 from ..training.config import Config
 from .runs import Run
+from .statistics import paired
 
 # Table 1, test accuracy in percent: (mean, standard deviation over 5 seeds or None).
 TABLE_1_COLUMNS = [
@@ -169,8 +169,8 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
 
     Returns:
         One row per noise setting: ``emlc`` (mean test accuracy, percent), ``k``, and per baseline ``minus``
-        (mean difference over seeds, in points), ``error`` (its standard error over seeds, which pairs runs on the
-        same split) and ``clear`` (whether 0 is outside its 95 % confidence interval by Student's t).
+        (mean difference, paired by seed, in points), ``±`` (half of its 95 % interval) and ``verdict``
+        (:mod:`emlc_lib.experiments.statistics`).
     """
     rows = []
     _one_run_a_seed(table, ["method", "k", "noise_type", "noise"])
@@ -183,10 +183,8 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
             other = table[table["method"] == name]
             if name != "clean_only":
                 other = other[(other["noise_type"] == kind) & (other["noise"] == noise)]
-            difference = (best - 100 * other.set_index("seed")["test_accuracy"]).dropna()
-            mean, error = difference.mean(), difference.sem()  # NaN for one seed, which is never clear
-            clear = bool(abs(mean) > stats.t.ppf(0.975, len(difference) - 1) * error)
-            row |= {f"minus {name}": mean, f"error {name}": error, f"clear {name}": clear}
+            found = paired(best, 100 * other.set_index("seed")["test_accuracy"])
+            row |= {f"minus {name}": found.mean, f"± {name}": found.half, f"verdict {name}": found.verdict}
         rows.append(row)
     return pd.DataFrame(rows).round(2)
 
