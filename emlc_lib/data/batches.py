@@ -80,16 +80,22 @@ class Batches:
             images = augment_noisy(images, data.recipe or self.config.dataset, generator, self.share)
         return NoisyBatch(self._float(images), data.noisy_labels[index], data.true_labels[index], index)
 
-    def clean(self, t: int, size: int, *, start: bool = False) -> CleanBatch:
+    def two_views(self, t: int) -> tuple[NoisyBatch, Tensor]:
+        """:meth:`noisy`, and the same images with clean batches' augmentation, AutoAugment included."""
+        batch = self.noisy(t)
+        generator = torch_generator(self.config.seed, Stream.STRONG_AUGMENTATION, t)
+        return batch, self._augmented(self.data.noisy_images[batch.index], generator)
+
+    def clean(self, t: int, size: int, *, start: bool = False, weak: bool = False) -> CleanBatch:
         """The clean batch of step t, of ``size`` samples, or this process's share of it.
 
-        ``start`` takes the warm-up's own random streams.
+        ``start`` takes the warm-up's own random streams; ``weak`` leaves AutoAugment out.
         """
         data, seed = self.data, self.config.seed
         order = Stream.START_ORDER if start else Stream.CLEAN_ORDER
         augmentation = Stream.START_AUGMENTATION if start else Stream.CLEAN_AUGMENTATION
         index = self._slice(order, len(data.clean_labels), size, t)
-        batch = self._clean(index, torch_generator(seed, augmentation, t))
+        batch = self._clean(index, torch_generator(seed, augmentation, t), weak)
         self._prefetch(data.clean_images, order, size, t + 1)
         return batch
 
@@ -106,12 +112,17 @@ class Batches:
         index = self._by_class(t // per_pass)[:, first : first + per_class].flatten()
         return self._clean(self.share.of(index), torch_generator(self.config.seed, Stream.CLEAN_AUGMENTATION, t))
 
-    def _clean(self, index: Tensor, generator: torch.Generator) -> CleanBatch:
-        images = self.data.clean_images[index]
+    def _clean(self, index: Tensor, generator: torch.Generator, weak: bool = False) -> CleanBatch:
+        return CleanBatch(
+            self._augmented(self.data.clean_images[index], generator, weak), self.data.clean_labels[index]
+        )
+
+    def _augmented(self, images: Tensor, generator: torch.Generator, weak: bool = False) -> Tensor:
         if self.config.augment:
+            strong = self.config.autoaugment and not weak
             recipe = self.data.recipe or self.config.dataset
-            images = augment_clean(images, recipe, generator, self.share, autoaugment=self.config.autoaugment)
-        return CleanBatch(self._float(images), self.data.clean_labels[index])
+            images = augment_clean(images, recipe, generator, self.share, autoaugment=strong)
+        return self._float(images)
 
     def _prefetch(self, images: Tensor | DiskImages, stream: Stream, size: int, t: int) -> None:
         """Lets images on disk be decoded for batch t while the batch before it is worked on."""

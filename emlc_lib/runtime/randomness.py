@@ -36,6 +36,7 @@ class Stream(IntEnum):
     FLIP_MAP = 15
     RELEASED_NOISY = 16
     RELEASED_VALIDATION = 17
+    STRONG_AUGMENTATION = 18
     FOLDS = 40
 
 
