@@ -2,7 +2,7 @@
 
 In a first part of the epochs a predictor learns from the clean set, as ``clean_only`` does. Then its predictions
 of all noisy images, without augmentation, are computed once, and the student, which begins where the predictor
-began, learns them as soft labels on noisy batches. That is EMLC without correction: no noisy label is looked at, so
+began, learns them as soft labels on noisy batches. It is EMLC without correction; no noisy label is looked at, so
 what EMLC gains over it, it gains from noisy labels. Both parts have the whole schedule of learning rates.
 """
 
