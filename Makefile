@@ -1,5 +1,6 @@
 # make install       .venv with the locked packages
-# make test          ruff, pytest, nbval
+# make test          ruff, pytest and nbval in minutes, without what is slow
+# make test-all      everything but the browser: what CI runs
 # make reproduce     every notebook, headless, on the embedded digits: build/reproduce/
 # make browser-test  notebooks in JupyterLab with Chromium; screenshots: build/jupyterlab/
 # make mutation-test small changes to the mathematics that tests must notice: half an hour
@@ -13,7 +14,7 @@ STAMP := .venv/.installed
 # JupyterLab's settings and the kernel's own debugger warning stay out of notebook outputs.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: gpu install test browser-test mutation-test reproduce lint lock clean
+.PHONY: gpu install test test-all browser-test mutation-test reproduce lint lock clean
 
 install: $(STAMP)
 
@@ -29,12 +30,20 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# One worker a core, of one thread each; the tests of a file share what they have made.
+# One worker a core, of one thread each; the tests of a file, and the cells of a notebook, share what they have made.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+NBVAL := EMLC_RUNS=$(CURDIR)/build/nbval $(PYTEST) --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
+	-p no:cacheprovider notebooks
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow and not browser"
 	rm -rf build/nbval
-	EMLC_RUNS=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
-		-p no:cacheprovider notebooks
+	$(NBVAL) --quick
+
+test-all: lint
+	$(PYTEST)
+	rm -rf build/nbval
+	$(NBVAL)
 
 browser-test: $(STAMP)
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
@@ -54,10 +63,10 @@ gpu:
 	PYTHONPATH=. python3 -m emlc_lib.experiments.gpu --minutes $(or $(MINUTES),9) --out $(or $(OUT),build/gpu) $(GPU)
 
 reproduce: $(STAMP)
-	$(BIN)/python -m emlc_lib.experiments.reproduce
+	$(BIN)/python notebooks/reproduce.py
 
 lock:
-	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra notebooks --extra test --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --output-file requirements.lock
 
 clean:

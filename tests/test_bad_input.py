@@ -36,10 +36,11 @@ def runs(noises=("symmetric:0.9",), methods=("emlc",), ks=(1,), seeds=(0,)):
 
 
 def notebook(injected="", **values):
-    """check_parameters as a notebook calls it, after papermill."""
-    shell = SimpleNamespace(user_ns={"In": ["", f"# Parameters\n{injected}\n"]} | values)
+    """check_parameters as a notebook calls it, after its parameters cell and papermill's."""
+    cells = ["import os", "noise = 0.9  # rate\nseeds = [0]\noptions = {}", f"# Parameters\n{injected}\n", "x = 1"]
+    shell = SimpleNamespace(user_ns={"In": cells} | values)
     with patch("emlc_lib.experiments.notebook.get_ipython", lambda: shell):
-        check_parameters(["noise", "seeds", "options"])
+        check_parameters()
 
 
 def human(**changes):

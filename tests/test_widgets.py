@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from emlc_lib.runtime.drawing import figure_below
+from emlc_lib.runtime.widgets import figure_below
 
 
 def test_the_figure_follows_the_control():

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..runtime.drawing import BLUE, GREY, style
+from ..runtime.palette import BLUE, GREY
 
 # Pixels of the longer side.
 SMALL = 32
@@ -35,7 +35,7 @@ def contact_sheet(
         raise ValueError(f"images: {len(images)} images for {len(table)} rows")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    with style():
+    with plt.rc_context({"figure.constrained_layout.use": True}):
         figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, 2.45 * rows + 0.4), squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()

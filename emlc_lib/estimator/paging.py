@@ -7,7 +7,7 @@ from pathlib import Path
 import ipywidgets
 import pandas as pd
 
-from ..runtime.drawing import figure_below
+from ..runtime.widgets import figure_below
 from .folder import sheet_of
 
 

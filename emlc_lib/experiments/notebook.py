@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,20 +19,24 @@ from ..training.config import Config
 from .runs import is_finished
 
 
-def check_parameters(known: Iterable[str]) -> None:
-    """Refuses a parameter that papermill injected under a name that the notebook does not have.
+def check_parameters() -> None:
+    """Refuses a parameter that papermill injected under a name that the notebook's parameters cell does not have.
 
-    papermill itself accepts ``-p nosie 0.9`` and goes on. Outside a notebook this does nothing.
-
-    Args:
-        known: the names in the notebook's parameters cell.
+    papermill itself accepts ``-p nosie 0.9`` and goes on. Without injected parameters every name is right.
 
     Raises:
-        ConfigError: an injected name is not among them, or the parameter ``options`` is no dictionary.
+        ConfigError: an injected name is not known, or the parameter ``options`` is no dictionary.
     """
-    refuse_unknown(_injected_names(), known)
     shell = get_ipython()
-    options = shell.user_ns.get("options", {}) if shell else {}
+    variables = shell.user_ns if shell else {}
+    # The kernel keeps the source of every executed cell. papermill's own begins with this comment and comes
+    # right after the parameters cell.
+    sources = variables.get("In", [])
+    injected = [i for i, source in enumerate(sources) if source.startswith("# Parameters\n")]
+    if injected:
+        known = _assigned(sources[injected[0] - 1])
+        refuse_unknown([name for i in injected for name in _assigned(sources[i])], known)
+    options = variables.get("options", {})
     if not isinstance(options, dict):
         # papermill's -p makes no dictionaries.
         example = """papermill ... -y '{"options": {"lr": 0.1}}'"""
@@ -95,14 +98,6 @@ def committed_table(name: str) -> pd.DataFrame:
     raise FileNotFoundError(f"{name} is neither a file nor a table in the repository's figures/")
 
 
-def _injected_names() -> list[str]:
-    # The kernel keeps the source of every executed cell; papermill marks its own with this comment.
-    shell = get_ipython()
-    sources = shell.user_ns.get("In", []) if shell else []
-    names = []
-    for source in sources:
-        if source.startswith("# Parameters\n"):
-            for node in ast.parse(source).body:
-                if isinstance(node, ast.Assign):
-                    names += [target.id for target in node.targets if isinstance(target, ast.Name)]
-    return names
+def _assigned(source: str) -> list[str]:
+    targets = [t for node in ast.parse(source).body if isinstance(node, ast.Assign) for t in node.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]

@@ -1,6 +1,6 @@
 """Figures: tidy data in, matplotlib figure out. Nothing here trains or reads files."""
 
-from ...runtime.drawing import BLUE, GREEN, GREY, ORANGE, PINK, style
+from ...runtime.palette import BLUE, GREEN, GREY, ORANGE, PINK
 from .cost import cost_growth, cost_of_steps, data_rates
 from .label_errors import label_errors
 from .meta import look_ahead_errors
@@ -13,6 +13,7 @@ from .paper import (
     option_effects,
 )
 from .results import accuracy_over_noise
+from .style import style
 from .teacher import gate_distributions, teacher_architecture, teacher_outputs, transition_matrices
 from .training import image_strip, learning_rate_plans, nearest_neighbours, pretraining_loss, training_curves
 

@@ -8,7 +8,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ...runtime.drawing import BLUE, GREEN, GREY, ORANGE, PINK, style
+from ...runtime.palette import BLUE, GREEN, GREY, ORANGE, PINK
+from .style import style
 
 
 def cost_of_steps(cost: pd.DataFrame) -> Figure:

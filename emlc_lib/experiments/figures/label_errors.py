@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ...runtime.drawing import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SKY, style
-from .style import look, method_name
+from ...runtime.palette import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SKY
+from .style import look, method_name, style
 
 _COLOURS = (BLUE, SKY, GREEN, ORANGE, AMBER, PINK, GREY)
 

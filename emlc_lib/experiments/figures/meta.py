@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ...runtime.drawing import BLUE, GREEN, ORANGE, PINK, style
+from ...runtime.palette import BLUE, GREEN, ORANGE, PINK
+from .style import style
 
 
 def look_ahead_errors(errors: pd.DataFrame) -> Figure:

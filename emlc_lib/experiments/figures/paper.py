@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...runtime.drawing import BLUE, GREEN, GREY, ORANGE, PINK, style
-from .style import look, seed_count
+from ...runtime.palette import BLUE, GREEN, GREY, ORANGE, PINK
+from .style import look, seed_count, style
 
 
 def _band(axis: Axes, part: pd.DataFrame, x: str, y: str, **look) -> None:

@@ -6,8 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ...runtime.drawing import style
-from .style import look, method_name, seed_count
+from .style import look, method_name, seed_count, style
 
 
 def accuracy_over_noise(table: pd.DataFrame) -> Figure:

@@ -1,11 +1,28 @@
-"""How figures name and draw methods."""
+"""The look of every figure, and how figures name and draw methods; needs the extra ``notebooks``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import contextmanager
+
+import matplotlib.pyplot as plt
+import seaborn as sns
 
 from ...methods import METHODS
-from ...runtime.drawing import GREEN, PINK
+from ...runtime.palette import BLUE, GREEN, ORANGE, PINK
+
+
+@contextmanager
+def style():
+    """White, light grid, colour-blind palette."""
+    settings = {"axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True}
+    with (
+        sns.axes_style("whitegrid", {"grid.color": "0.9"}),
+        sns.plotting_context("notebook"),
+        sns.color_palette([BLUE, ORANGE, GREEN, PINK]),
+        plt.rc_context(settings),
+    ):
+        yield
 
 
 def method_name(method: str, k: int) -> str:

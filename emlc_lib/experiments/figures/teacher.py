@@ -10,7 +10,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from ...runtime.drawing import BLUE, GREEN, GREY, ORANGE, PINK, style
+from ...runtime.palette import BLUE, GREEN, GREY, ORANGE, PINK
+from .style import style
 
 
 def transition_matrices(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ...runtime.drawing import BLUE, GREY, ORANGE, style
+from ...runtime.palette import BLUE, GREY, ORANGE
+from .style import style
 
 
 def training_curves(epochs: pd.DataFrame, title: str = "") -> Figure:
