@@ -12,7 +12,7 @@ from refusals import Case, refused
 
 from emlc_lib import ConfigError, EMLCClassifier, make_config, prepare
 from emlc_lib.data.datasets import ImageSet, load_dataset
-from emlc_lib.data.disk_images import DiskImages
+from emlc_lib.data.images import DiskImages
 from emlc_lib.estimator.images import InputError, read_folder
 from emlc_lib.experiments.label_errors import out_of_fold
 from emlc_lib.experiments.notebook import committed_table

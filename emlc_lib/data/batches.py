@@ -8,7 +8,7 @@ from torch import Tensor
 from typing import NamedTuple
 import torch
 from .augment import augment_clean, augment_noisy, normalise
-from .disk_images import DiskImages
+from .images import DiskImages
 from .experiment_data import ExperimentData
 from ..runtime.execution import to_device
 from ..runtime.parallel import own_share
@@ -77,7 +77,7 @@ class Batches:
         self._prefetch(data.noisy_images, Stream.NOISY_ORDER, self.config.batch_size, t + 1)
         if self.config.augment:
             generator = torch_generator(seed, Stream.NOISY_AUGMENTATION, t)
-            images = augment_noisy(images, data.recipe or self.config.dataset, generator, self.share)
+            images = augment_noisy(images, data.recipe, generator, self.share)
         return NoisyBatch(self._float(images), data.noisy_labels[index], data.true_labels[index], index)
 
     def clean(self, t: int, size: int, *, start: bool = False) -> CleanBatch:
@@ -109,7 +109,7 @@ class Batches:
     def _clean(self, index: Tensor, generator: torch.Generator) -> CleanBatch:
         images = self.data.clean_images[index]
         if self.config.augment:
-            recipe = self.data.recipe or self.config.dataset
+            recipe = self.data.recipe
             images = augment_clean(images, recipe, generator, self.share, autoaugment=self.config.autoaugment)
         return CleanBatch(self._float(images), self.data.clean_labels[index])
 

@@ -9,24 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..data.images import InputError, opened
 from ..runtime.progress import progress
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-
-class InputError(ValueError):
-    """Images or labels cannot be used. The message begins with the name of the parameter they were given by."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +195,8 @@ def read_image(path: Path, parameter: str) -> Image.Image:
     Raises:
         InputError: it cannot be read, or has more than 8 bits per channel.
     """
-    with _opened(path, parameter) as opened:
-        image = ImageOps.exif_transpose(opened)
+    with opened(path, parameter) as file:
+        image = ImageOps.exif_transpose(file)
         image.load()
     return eight_bits(image, str(path), parameter)
 
@@ -218,14 +214,5 @@ def image_size(path: Path, parameter: str) -> tuple[int, int]:
     Raises:
         InputError: it cannot be read.
     """
-    with _opened(path, parameter) as opened:
-        return opened.size
-
-
-@contextmanager
-def _opened(path: Path, parameter: str):
-    try:
-        with Image.open(path) as opened:
-            yield opened
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{parameter}: {path} cannot be read as an image ({error})") from None
+    with opened(path, parameter) as file:
+        return file.size

@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .images import Images, InputError, eight_bits, read_folder
+from ..data.images import InputError
+from .images import Images, eight_bits, read_folder
 
 
 def as_images(source: Any, parameter: str, *, labelled: bool) -> Images:

@@ -17,7 +17,7 @@ from ..networks.backbones import build_features
 from ..networks.pretrain_config import PretrainConfig, make_pretrain_config
 from ..networks.probes import probe
 from ..networks.simclr import CHECKPOINT, Pretrained, estimate_seconds, pretrain
-from ..networks.start_weights import start_weights_file
+from ..networks.weights import start_weights_file
 from ..runtime.checkpoint import load_weights, save_weights, write_atomically, write_json
 from ..runtime.locks import alone
 from ..runtime.parameters import ConfigError
