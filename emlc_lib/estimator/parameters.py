@@ -22,7 +22,7 @@ OF_DATA_SETS = (
 )  # fmt: skip
 
 # Where images of one's own need other values than the paper's data sets.
-USUAL = {"schedule": "cosine", "corruption": "random"}
+USUAL = {"schedule": "cosine", "start_lr": 0.1, "corruption": "random"}
 
 # Enough steps for a small set, where the epochs are not given.
 LEAST_EPOCHS, LEAST_STEPS = 10, 600
