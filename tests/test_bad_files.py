@@ -133,9 +133,9 @@ IMAGES = [
     image("empty", "cannot be read as an image", written("images/a/x.png", b"")),
     image("a folder", "cannot be read as an image", lambda: Path("images/a/x.png").mkdir(parents=True)),
     image("of 16 bits", "has more than 8 bits per channel; convert it first", lambda: png(mode="I;16")),
-    Case("image of Clothing1M truncated", DataUnavailable, "x.jpg cannot be read as an image",
+    Case("image of Clothing1M truncated", InputError, "dataset: x.jpg cannot be read as an image",
          lambda: DiskImages(["x.jpg"], side=8, resize=10)[torch.tensor([0])], lambda: truncated("x.jpg")),
-    Case("image of Clothing1M missing", DataUnavailable, "x.jpg cannot be read as an image",
+    Case("image of Clothing1M missing", InputError, "dataset: x.jpg cannot be read as an image",
          lambda: DiskImages(["x.jpg"], side=8, resize=10)[torch.tensor([0])]),
 ]  # fmt: skip
 

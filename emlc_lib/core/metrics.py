@@ -24,8 +24,8 @@ def correction_counts(soft_labels: Tensor, gate: Tensor | None, given: Tensor, t
 
     Returns:
         (10,) float64: number of samples, of wrong labels, of recovered labels, of recovered wrong labels, of
-        confirmed wrong labels; of labels whose truth is unknown, and of those among them that stay as given; sum of
-        the gate on right, wrong and unknown labels; without a gate only the first seven.
+        confirmed wrong labels; of labels whose truth is unknown, and of those among them that stay as given;
+        sum of the gate on right, wrong and unknown labels; without a gate only the first seven.
         A label is recovered if the corrected one is the true one; a wrong one is confirmed if it stays as given.
     """
     known = true >= 0

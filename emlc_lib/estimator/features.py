@@ -52,7 +52,9 @@ def check_backbone(model: str, start: str) -> None:
     if file is None:
         return
     if not file.is_file():
-        cure = "; make them with notebooks/00_pretrain_simclr.ipynb and name the file" if start == "shipped" else ""
+        cure = (
+            "; make them with notebooks/00_pretrain_simclr.ipynb and name the file" if start == "shipped" else ""
+        )
         what = f"no SimCLR weights of {model} come with this package" if cure else f"{file} is not a file"
         raise ConfigError(f"start: {what}{cure}")
     try:
@@ -78,8 +80,8 @@ def channels_for(model: str, start: str) -> int | None:
 def own_spec(model: str, start: str, images: Tensor, *, flip: bool, autoaugment: bool) -> DatasetSpec:
     """What a data set's spec says, for a user's images.
 
-    They are standardised by the constants with which the starting weights were trained, where these are known, else
-    by their own.
+    They are standardised by the constants with which the starting weights were trained, where these are known,
+    else by their own.
 
     Args:
         model, start: as :func:`check_backbone` accepts them.

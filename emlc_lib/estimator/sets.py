@@ -83,9 +83,7 @@ def check_labels(images: Images, classes: np.ndarray) -> None:
         )
 
 
-def experiment_data(
-    pair: Pair, noisy: Tensor, clean: Tensor, spec: DatasetSpec, device: str
-) -> ExperimentData:
+def experiment_data(pair: Pair, noisy: Tensor, clean: Tensor, spec: DatasetSpec, device: str) -> ExperimentData:
     """The data of a training; the test set is empty, and the true labels are unknown.
 
     Args:

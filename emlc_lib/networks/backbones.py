@@ -88,7 +88,7 @@ class SmallCNN(nn.Sequential):
 
 
 def torchvision_features(name: str) -> tuple[nn.Module, int]:
-    """A torchvision model that ends in its embeddings, and their size; freshly initialised, on torch's default device.
+    """A torchvision model that ends in its embeddings, and their size; on torch's default device.
 
     Dropout and stochastic depth, which draw from the global generator, are left out.
     """

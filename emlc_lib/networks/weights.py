@@ -73,7 +73,7 @@ def check_start_weights(dataset: str, model: str, named: str | None) -> None:
 
 
 def check_weights_file(file: Path, dataset: str | None, model: str) -> None:
-    """Raises a ValueError if the file is damaged, or its weights are of another model or data set; None takes any."""
+    """Raises a ValueError if the file is damaged, or its weights are of another model or data set."""
     try:
         metadata = weights_metadata(file)
     except (OSError, SafetensorError) as error:
@@ -115,7 +115,7 @@ def published(weights: WeightsEnum, show: bool = False) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise DataUnavailable(
             f"start: torchvision's weights could not be downloaded ({error}). Fetch {Path(weights.url).name} on "
-            f"another machine and put it into {torch.hub.get_dir()}/checkpoints, or pass its path as start_weights."
+            f"another machine, and put it into {torch.hub.get_dir()}/checkpoints or pass it as start_weights."
         ) from error
 
 
