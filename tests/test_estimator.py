@@ -204,17 +204,17 @@ class TestCheckpoint:
             EMLCClassifier(**TINY, checkpoint=tmp_path).fit(GOOD, CLEAN)
 
 
+# What files of the first version say of a user's images.
+OLD = {"preset": "quick", "noise_type": "symmetric", "noise": 0.0, "channels_last": True}
+
+
 class TestFilesOfTheFirstVersion:
-    """They say of a user's images: preset quick, symmetric noise of rate 0."""
-
-    OLD = {"preset": "quick", "noise_type": "symmetric", "noise": 0.0, "channels_last": True}
-
     def test_a_saved_estimator_is_read(self, tmp_path):
         fitted = EMLCClassifier(**TINY).fit(GOOD, CLEAN)
         fitted.save(tmp_path / "new")
         _, saved = read_checkpoint(tmp_path / "new")
         networks = {"student": fitted.student_, "teacher": fitted.teacher_}
-        old = saved | {"config": saved["config"] | self.OLD}
+        old = saved | {"config": saved["config"] | OLD}
         save_checkpoint(tmp_path / "old", networks, {}, dict(fitted._correction), old)
         back = EMLCClassifier.load(tmp_path / "old")
         assert np.array_equal(back.predict_proba(GOOD[0]), fitted.predict_proba(GOOD[0]))
@@ -226,7 +226,7 @@ class TestFilesOfTheFirstVersion:
     def test_a_begun_fit_is_refused(self, tmp_path):
         EMLCClassifier(**TINY, checkpoint=tmp_path).fit(GOOD, CLEAN)
         identity = json.loads((tmp_path / "fit.json").read_text())
-        (tmp_path / "fit.json").write_text(json.dumps(identity | self.OLD))
+        (tmp_path / "fit.json").write_text(json.dumps(identity | OLD))
         with pytest.raises(CheckpointError, match=r"^checkpoint: .* was begun by an earlier version"):
             EMLCClassifier(**TINY, checkpoint=tmp_path).fit(GOOD, CLEAN)
 

@@ -102,26 +102,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         options=None,
         verbose=False,
     ):
-        self.model = model
-        self.start = start
-        self.image_size = image_size
-        self.classes = classes
-        self.epochs = epochs
-        self.patience = patience
-        self.batch_size = batch_size
-        self.clean_batch_size = clean_batch_size
-        self.lr = lr
-        self.teacher_lr = teacher_lr
-        self.k = k
-        self.start_steps = start_steps
-        self.pretrain_epochs = pretrain_epochs
-        self.flip = flip
-        self.autoaugment = autoaugment
-        self.seed = seed
-        self.device = device
-        self.checkpoint = checkpoint
-        self.options = options
-        self.verbose = verbose
+        given = dict(locals())
+        vars(self).update({name: given[name] for name in self._get_param_names()})
 
     def fit(self, noisy: Any, clean: Any) -> EMLCClassifier:
         """Trains on images with given labels and on images with verified ones.

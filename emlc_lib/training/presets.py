@@ -59,8 +59,8 @@ def make_config(
     ``preset="auto"`` means ``paper`` where CUDA is there and the data set has it, else the data set's first:
     ``quick``, for digits ``smoke``. ``device="auto"`` means CUDA where there is one; ``device_here=False`` allows
     one that only the machine of the run has. On CUDA ``paper`` computes in TF32. Nothing is trained here, not even
-    SimCLR weights that are not there. ``n_noisy="all"`` takes every training image that is not clean, whatever the preset, and
-    ``n_clean="all"`` the whole clean list of Clothing1M, which has the presets ``paper`` and ``smoke`` only.
+    SimCLR weights that are not there. ``n_noisy="all"`` takes every training image that is not clean, whatever the
+    preset, and ``n_clean="all"`` the whole clean list of Clothing1M.
 
     Raises:
         ConfigError: any unknown name or value that is not allowed.
