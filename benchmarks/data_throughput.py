@@ -15,31 +15,33 @@ import torch
 from torchvision.transforms import v2
 
 from emlc_lib.data.augment import augment_clean, augment_noisy, normalise, standardise
-from emlc_lib.data.datasets import NORMALISATION
-from emlc_lib.networks.views import RECIPES, random_view
+from emlc_lib.data.datasets import DATASETS
+from emlc_lib.data.experiment_data import on_device
+from emlc_lib.networks.views import random_view
 from emlc_lib.runtime.execution import synchronise
 from emlc_lib.runtime.provenance import provenance
 
 
 def pipelines(device: str):
     """By name: what training does to a uint8 batch with a generator, and its torchvision counterpart."""
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in NORMALISATION["cifar10"])
-    finish = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALISATION["cifar10"])]
+    spec = DATASETS["cifar10"]
+    mean, std = on_device(spec.constants, device)
+    finish = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*spec.constants)]
     crop = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()]
     view = [v2.RandomResizedCrop(24, scale=(0.2, 1), antialias=False), v2.RandomHorizontalFlip(),
             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8), v2.RandomGrayscale(0.2)]  # fmt: skip
     auto = [v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)]
     return {
         "noisy: crop, flip": (
-            lambda x, g: normalise(augment_noisy(x, "cifar10", g), mean, std),
+            lambda x, g: normalise(augment_noisy(x, spec.recipe, g), mean, std),
             v2.Compose(crop + finish),
         ),
         "clean: crop, flip, AutoAugment": (
-            lambda x, g: normalise(augment_clean(x, "cifar10", g), mean, std),
+            lambda x, g: normalise(augment_clean(x, spec.recipe, g), mean, std),
             v2.Compose(crop + auto + finish),
         ),
         "SimCLR view": (
-            lambda x, g: standardise(random_view(x, RECIPES["cifar10"], 24, g), mean, std),
+            lambda x, g: standardise(random_view(x, spec.views, 24, g), mean, std),
             v2.Compose(view + finish),
         ),
     }

@@ -26,7 +26,8 @@ from torchvision.models.resnet import BasicBlock, conv1x1
 
 from emlc_lib.core.teacher import Classifier, build_teacher, initialise
 from emlc_lib.data.augment import augment_noisy, normalise
-from emlc_lib.data.datasets import NORMALISATION, ImageSet, load_dataset
+from emlc_lib.data.datasets import DATASETS, ImageSet, load_dataset
+from emlc_lib.data.experiment_data import on_device
 from emlc_lib.methods.baselines import CrossEntropy
 from emlc_lib.methods.emlc import EMLC
 from emlc_lib.networks.backbones import NarrowResNet, PooledResNet, Sum, convolution
@@ -138,7 +139,8 @@ def accuracy(name: str, minutes: float, data: ImageSet) -> tuple[float, float]:
     groups = [{"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
               {"params": [p for p in model.parameters() if p.ndim == 1]}]  # fmt: skip
     optimiser = torch.optim.SGD(groups, PEAK, momentum=0.9, nesterov=True)
-    mean, std = (torch.tensor(v)[:, None, None] for v in NORMALISATION[data.name])
+    spec = DATASETS[data.name]
+    mean, std = on_device(spec.constants, "cpu")
     generator = torch.Generator().manual_seed(0)
     n, seen, began = len(data.train_labels), 0, time.process_time()
     labels = torch.as_tensor(data.train_labels)
@@ -148,7 +150,7 @@ def accuracy(name: str, minutes: float, data: ImageSet) -> tuple[float, float]:
         if seen % (n // BATCH * BATCH) == 0:
             order = torch.randperm(n, generator=generator)
         index = order[seen % (n // BATCH * BATCH) :][:BATCH]
-        x = normalise(augment_noisy(data.train_images[index], data.name, generator), mean, std)
+        x = normalise(augment_noisy(data.train_images[index], spec.recipe, generator), mean, std)
         with autocast("bfloat16", "cpu"):
             logits = model(x)
         optimiser.zero_grad(set_to_none=True)

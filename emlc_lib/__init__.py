@@ -14,9 +14,10 @@ from emlc_lib.core.meta_gradient import (
 from emlc_lib.core.teacher import Classifier, Teacher, build_teacher
 from emlc_lib.data.datasets import ImageSet, load_dataset
 from emlc_lib.data.experiment_data import ExperimentData
+from emlc_lib.data.images import InputError
 from emlc_lib.data.prepare import prepare
+from emlc_lib.data.spec import DatasetSpec
 from emlc_lib.estimator.estimator import EMLCClassifier
-from emlc_lib.estimator.images import InputError
 from emlc_lib.experiments.runs import Run, find_runs, run
 from emlc_lib.networks.backbones import build_classifier
 from emlc_lib.runtime.parameters import ConfigError, DataUnavailable
@@ -29,6 +30,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataUnavailable",
+    "DatasetSpec",
     "EMLCClassifier",
     "ExperimentData",
     "ImageSet",

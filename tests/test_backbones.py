@@ -6,8 +6,9 @@ import torch
 import torchvision
 
 from emlc_lib import ConfigError, EMLCClassifier
-from emlc_lib.data.datasets import NORMALISATION
-from emlc_lib.estimator.features import IMAGENET, PREFIX, TORCHVISION, empty_features
+from emlc_lib.data.datasets import DATASETS
+from emlc_lib.data.spec import IMAGENET
+from emlc_lib.estimator.features import PREFIX, TORCHVISION, empty_features
 from emlc_lib.estimator.parameters import settle
 from emlc_lib.estimator.sets import pair
 from emlc_lib.runtime.tangent import TapedForward, UnsupportedModel
@@ -79,7 +80,7 @@ def test_published_weights_that_cannot_be_downloaded(monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", fails)
-    with pytest.raises(ConfigError, match=r"^start: the published weights of resnet18 could not be downloaded"):
+    with pytest.raises(ConfigError, match=r"^start: torchvision's weights .* downloaded .* Fetch resnet18-"):
         EMLCClassifier(**TINY, model="torchvision:resnet18").fit(*sets(size=16))
 
 
@@ -87,7 +88,7 @@ def test_the_shipped_simclr_weights(tmp_path):
     noisy, clean = sets()
     model = EMLCClassifier(**TINY, start="shipped").fit(noisy, clean)
     assert model._model == "resnet_narrow"
-    assert tuple(model._constants) == NORMALISATION["cifar10"]
+    assert model._constants == DATASETS["cifar10"].constants
     grey = EMLCClassifier(**TINY, start="shipped").fit(*sets(channels=()))
     assert grey.channels_ == 3
     assert comes_back(model, noisy[0], tmp_path)

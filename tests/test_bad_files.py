@@ -12,7 +12,7 @@ from refusals import Case, refused
 
 from emlc_lib import ConfigError, EMLCClassifier, make_config, prepare
 from emlc_lib.data.datasets import ImageSet, load_dataset
-from emlc_lib.data.disk_images import DiskImages
+from emlc_lib.data.images import DiskImages
 from emlc_lib.estimator.images import InputError, read_folder
 from emlc_lib.experiments.label_errors import out_of_fold
 from emlc_lib.experiments.notebook import committed_table
@@ -133,9 +133,9 @@ IMAGES = [
     image("empty", "cannot be read as an image", written("images/a/x.png", b"")),
     image("a folder", "cannot be read as an image", lambda: Path("images/a/x.png").mkdir(parents=True)),
     image("of 16 bits", "has more than 8 bits per channel; convert it first", lambda: png(mode="I;16")),
-    Case("image of Clothing1M truncated", DataUnavailable, "x.jpg cannot be read as an image",
+    Case("image of Clothing1M truncated", InputError, "dataset: x.jpg cannot be read as an image",
          lambda: DiskImages(["x.jpg"], side=8, resize=10)[torch.tensor([0])], lambda: truncated("x.jpg")),
-    Case("image of Clothing1M missing", DataUnavailable, "x.jpg cannot be read as an image",
+    Case("image of Clothing1M missing", InputError, "dataset: x.jpg cannot be read as an image",
          lambda: DiskImages(["x.jpg"], side=8, resize=10)[torch.tensor([0])]),
 ]  # fmt: skip
 

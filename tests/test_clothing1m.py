@@ -12,7 +12,7 @@ from emlc_lib import prepare
 from emlc_lib.data.clothing1m.example import SIZES, damage_tree, write_tree
 from emlc_lib.data.clothing1m.folder import copied, inspect_folder, leave_out, write_copy
 from emlc_lib.data.clothing1m.prepare import main, prepare_clothing1m
-from emlc_lib.data.disk_images import DiskImages, open_image
+from emlc_lib.data.images import DiskImages, InputError, open_square
 from emlc_lib.runtime.parameters import DataUnavailable
 
 
@@ -75,7 +75,7 @@ class TestFolder:
         folder, faults = damaged
         leave_out(folder, [faults["lost"], faults["unlabelled"]])
         data = prepare_clothing1m(config_of(), folder)
-        with pytest.raises(DataUnavailable, match="cannot be read as an image") as caught:
+        with pytest.raises(InputError, match=r"^dataset: .* cannot be read as an image") as caught:
             data.noisy_images[:]
         assert faults["broken"] in str(caught.value)
 
@@ -95,7 +95,10 @@ class TestFolder:
         assert str(tmp_path / "clothing1m") in str(caught.value)
 
     def test_text_files_may_lie_below_annotations(self, tmp_path):
-        write_tree(tmp_path, annotations="annotations")
+        write_tree(tmp_path)
+        (tmp_path / "annotations").mkdir()
+        for file in tmp_path.glob("*.txt"):
+            file.rename(tmp_path / "annotations" / file.name)
         assert inspect_folder(tmp_path).usable
 
     @pytest.mark.parametrize("line", ["images/0/00/x.jpg", "images/0/00/x.jpg shirt", "images/0/00/x.jpg 14"])
@@ -135,7 +138,7 @@ class TestImages:
         pixels = np.zeros((100, 500, 3), np.uint8)
         pixels[:, 200:300] = 255
         Image.fromarray(pixels).save(tmp_path / "x.png")
-        image = np.asarray(open_image(tmp_path / "x.png", resize=256, crop=224))
+        image = np.asarray(open_square(tmp_path / "x.png", resize=256, crop=224))
         assert image.shape == (224, 224, 3)
         bright = np.flatnonzero(image[0, :, 0] > 127)
         # 256 * 0.4 - 16 = 86.4 and 256 * 0.6 - 16 = 137.6
@@ -145,12 +148,12 @@ class TestImages:
     def test_other_colour_modes(self, tmp_path, mode):
         path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
         Image.new(mode, (9, 9)).save(path)
-        assert open_image(path, resize=8, crop=6).mode == "RGB"
+        assert open_square(path, resize=8, crop=6).mode == "RGB"
 
     def test_a_size_that_is_not_that_of_the_copy(self, tmp_path):
         Image.new("RGB", (9, 8)).save(tmp_path / "x.png")
-        with pytest.raises(DataUnavailable, match="9 x 8 pixels instead of 8 x 8"):
-            open_image(tmp_path / "x.png", resize=None, crop=8)
+        with pytest.raises(InputError, match="9 x 8 pixels instead of 8 x 8"):
+            open_square(tmp_path / "x.png", resize=None, crop=8)
 
     @pytest.fixture
     def images(self, tmp_path):

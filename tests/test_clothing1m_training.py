@@ -13,17 +13,16 @@ from torch import nn
 from torchvision.models import resnet50
 
 from emlc_lib import ConfigError, find_runs, make_config, prepare, run
-from emlc_lib.data.augment import RECIPES
 from emlc_lib.data.autoaugment import IMAGENET_POLICY
 from emlc_lib.data.batches import Batches
 from emlc_lib.data.clothing1m.example import SIZES, colour
 from emlc_lib.data.clothing1m.folder import CLASSES
-from emlc_lib.data.datasets import is_available, load_dataset
+from emlc_lib.data.datasets import DATASETS, is_available, load_dataset
 from emlc_lib.experiments.notebook import announce
 from emlc_lib.experiments.sweep import grid
 from emlc_lib.experiments.tables import accuracy_table
 from emlc_lib.methods import METHODS
-from emlc_lib.networks import imagenet
+from emlc_lib.networks import weights as files
 from emlc_lib.networks.pretrain_config import make_pretrain_config
 from emlc_lib.runtime.parameters import DataUnavailable
 from emlc_lib.training.presets import learning_rates
@@ -108,7 +107,7 @@ class TestPrepare:
         same, mirrored = ((flipped == x).flatten(1).all(1) for x in (clean, clean.flip(3)))
         assert (same | mirrored).all()
         assert not torch.equal(lazy.clean(3, 8).x, flipped)
-        assert RECIPES["clothing1m"].policy is IMAGENET_POLICY
+        assert DATASETS["clothing1m"].recipe.policy is IMAGENET_POLICY
 
     def test_balanced_batches_of_an_unbalanced_clean_set(self, data):
         """Two classes have three images and the rest two: two batches of one each make a pass."""
@@ -190,7 +189,7 @@ def test_the_first_epochs_do_not_depend_on_how_many_follow(clothing1m, small_ima
 
 
 def test_nothing_is_pretrained_on_it():
-    with pytest.raises(ConfigError, match=r"^dataset: clothing1m starts from ImageNet"):
+    with pytest.raises(ConfigError, match=r"^dataset: clothing1m has no views for SimCLR"):
         make_pretrain_config(dataset="clothing1m", device="cpu")
 
 
@@ -249,7 +248,7 @@ class TestImageNet:
                 asked.append(arguments)
                 return net.state_dict()
 
-        monkeypatch.setattr(imagenet, "PUBLISHED", Stub)
+        monkeypatch.setattr(files, "PUBLISHED", Stub)
         return net, asked
 
     def test_student_and_teacher_start_from_it(self, published, clothing1m, small_images, monkeypatch):
@@ -277,9 +276,9 @@ class TestImageNet:
         def offline(**arguments):
             raise OSError("no route to host")
 
-        monkeypatch.setattr(imagenet.PUBLISHED, "get_state_dict", offline)
+        monkeypatch.setattr(files.PUBLISHED, "get_state_dict", offline)
         with pytest.raises(DataUnavailable, match=r"no route to host.*resnet50-0123abcd\.pth.*start_weights"):
-            imagenet.load_imagenet(nn.Identity())
+            files.load_imagenet(nn.Identity())
 
     def test_a_file_that_was_fetched_elsewhere(self, tmp_path, monkeypatch):
         """torchvision's own, which is a pickle, goes by its checksum; any other must be safetensors."""
@@ -287,13 +286,13 @@ class TestImageNet:
         pickled, plain = tmp_path / "resnet50.pth", tmp_path / "mine.safetensors"
         torch.save(weights, pickled)
         save_file(weights, plain)
-        digest = imagenet.imagenet_digest(str(pickled))
+        digest = files.imagenet_digest(str(pickled))
         with pytest.raises(ValueError, match=rf"resnet50\.pth must be .*resnet50-11ad3fa6\.pth .* with {digest}"):
-            imagenet.load_imagenet(nn.Linear(2, 2), str(pickled))
-        monkeypatch.setattr(imagenet, "KNOWN", (f"resnet50-{digest}.pth",))
+            files.load_imagenet(nn.Linear(2, 2), str(pickled))
+        monkeypatch.setattr(files, "KNOWN", (f"resnet50-{digest}.pth",))
         for path in (pickled, plain):
             features = nn.Linear(2, 2)
-            imagenet.load_imagenet(features, str(path))
+            files.load_imagenet(features, str(path))
             assert torch.equal(features.weight, torch.eye(2))
 
     def test_no_pickle_is_run_even_if_its_checksum_is_known(self, tmp_path, monkeypatch):
@@ -304,23 +303,23 @@ class TestImageNet:
                 return (Path.touch, (trace,))
 
         torch.save({"weight": Harmful()}, path)
-        monkeypatch.setattr(imagenet, "KNOWN", (f"resnet50-{imagenet.imagenet_digest(str(path))}.pth",))
+        monkeypatch.setattr(files, "KNOWN", (f"resnet50-{files.imagenet_digest(str(path))}.pth",))
         with pytest.raises(ValueError, match=r"^start_weights: weights\.pth is damaged or no weight file"):
-            imagenet.load_imagenet(nn.Linear(2, 2), str(path))
+            files.load_imagenet(nn.Linear(2, 2), str(path))
         assert not trace.exists()
 
     def test_weights_of_another_model(self, tmp_path):
         path = tmp_path / "weights.safetensors"
         path.write_bytes(b"no weights")
         with pytest.raises(ValueError, match=r"^start_weights: weights\.safetensors is damaged"):
-            imagenet.load_imagenet(nn.Linear(2, 2), str(path))
+            files.load_imagenet(nn.Linear(2, 2), str(path))
         save_file({"weight": torch.ones(2, 2), "fc.weight": torch.ones(1)}, path)
         with pytest.raises(ValueError, match=r"weights\.safetensors does not fit this model: missing bias"):
-            imagenet.load_imagenet(nn.Linear(2, 2), str(path))
+            files.load_imagenet(nn.Linear(2, 2), str(path))
 
     def test_the_digest_is_that_of_the_file(self, tmp_path, published):
         """The published file, wherever it lies, gives the same runs: torchvision names it by its SHA-256."""
         path = tmp_path / "weights.pth"
         path.write_bytes(b"abc")
-        assert imagenet.imagenet_digest(str(path)) == "ba7816bf"
-        assert imagenet.imagenet_digest(None) == "0123abcd"
+        assert files.imagenet_digest(str(path)) == "ba7816bf"
+        assert files.imagenet_digest(None) == "0123abcd"

@@ -3,6 +3,7 @@
 Nothing here touches the network: what downloads is replaced by a stand-in.
 """
 
+import dataclasses
 import struct
 import urllib.error
 from pathlib import Path
@@ -13,8 +14,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from emlc_lib.core.noise import symmetric_noise
-from emlc_lib.data import datasets as data_module
-from emlc_lib.data.datasets import ImageSet, is_available, load_dataset
+from emlc_lib.data.datasets import DATASETS, ImageSet, _of_torchvision, is_available, load_dataset
 from emlc_lib.data.prepare import prepare
 from emlc_lib.data.splits import split_clean_noisy
 from emlc_lib.runtime.parameters import DataUnavailable
@@ -150,7 +150,7 @@ class TestDigits:
     def test_normalisation_constants(self, digits, constant):
         """The table has four decimals: the constants of the training images round to it."""
         x = digits.train_images.numpy() / 255
-        (mean,), (std,) = data_module.NORMALISATION["digits"]
+        (mean,), (std,) = DATASETS["digits"].constants
         value, expected = (mean, x.mean()) if constant == "mean" else (std, x.std())
         assert value == pytest.approx(expected, abs=0.5e-4)
 
@@ -174,6 +174,12 @@ def fashion(tmp_path):
     for name, array in arrays.items():
         (folder / name).write_bytes(idx(array))
     return folder, arrays
+
+
+def replaced(monkeypatch, cls):
+    """CIFAR-10 is read by this class in place of torchvision's."""
+    values = _of_torchvision("cifar10", "cifar-10-batches-py", cls)
+    monkeypatch.setitem(DATASETS, "cifar10", dataclasses.replace(DATASETS["cifar10"], **values))
 
 
 class TestFiles:
@@ -241,7 +247,7 @@ class TestFiles:
                 asked.append(download)
                 raise urllib.error.URLError("no route to host") if download else RuntimeError("not found")
 
-        monkeypatch.setitem(data_module._LOCATIONS, "cifar10", ("cifar-10-batches-py", Offline))
+        replaced(monkeypatch, Offline)
         with pytest.raises(DataUnavailable, match="not found"):
             load_dataset("cifar10", root=tmp_path, download=False)
         assert asked == [False]
@@ -263,7 +269,7 @@ class TestFiles:
                 if train and not download:
                     raise RuntimeError("not found")
 
-        monkeypatch.setitem(data_module._LOCATIONS, "cifar10", ("cifar-10-batches-py", Online))
+        replaced(monkeypatch, Online)
         images = load_dataset("cifar10", root=tmp_path)
         assert asked == [(True, False), (True, True), (False, False)]
         assert images.classes == ["a", "b"]
@@ -473,7 +479,7 @@ class TestCifar10:
 
     def test_normalisation_constants(self, cifar10):
         """The table has four decimals; histograms of the bytes give exact moments."""
-        table, levels = data_module.NORMALISATION["cifar10"], np.arange(256) / 255
+        table, levels = DATASETS["cifar10"].constants, np.arange(256) / 255
         for channel, (mean, std) in enumerate(zip(*table, strict=True)):
             parts = cifar10.train_images[:, channel].split(5000)
             share = sum(np.bincount(part.reshape(-1), minlength=256) for part in parts) / (50_000 * 32 * 32)
@@ -506,4 +512,4 @@ class TestCifar10:
 
 def test_availability_of_an_unknown_data_set():
     with pytest.raises(ValueError, match="dataset: 'svhn' is not one of"):
-        data_module.is_available("svhn")
+        is_available("svhn")

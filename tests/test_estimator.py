@@ -1,5 +1,6 @@
 """The estimator repairs labels, ranks suspicion, comes back from its file to the same bits."""
 
+import json
 import pickle
 import warnings
 
@@ -13,11 +14,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import estimator_checks
 from torch.utils.data import TensorDataset
 
-from emlc_lib import EMLCClassifier
+from emlc_lib import ConfigError, EMLCClassifier, make_config
 from emlc_lib.estimator.checks import warn_of_no_correction
 from emlc_lib.estimator.images import InputError
 from emlc_lib.methods.emlc import EMLC
-from emlc_lib.runtime.checkpoint import CheckpointError, CheckpointWriter
+from emlc_lib.runtime.checkpoint import CheckpointError, CheckpointWriter, read_checkpoint, save_checkpoint
 from emlc_lib.training import trainer
 
 # Trainings of a few steps correct nothing, and say so.
@@ -203,6 +204,33 @@ class TestCheckpoint:
             EMLCClassifier(**TINY, checkpoint=tmp_path).fit(GOOD, CLEAN)
 
 
+# What files of the first version say of a user's images.
+OLD = {"preset": "quick", "noise_type": "symmetric", "noise": 0.0, "channels_last": True}
+
+
+class TestFilesOfTheFirstVersion:
+    def test_a_saved_estimator_is_read(self, tmp_path):
+        fitted = EMLCClassifier(**TINY).fit(GOOD, CLEAN)
+        fitted.save(tmp_path / "new")
+        _, saved = read_checkpoint(tmp_path / "new")
+        networks = {"student": fitted.student_, "teacher": fitted.teacher_}
+        old = saved | {"config": saved["config"] | OLD}
+        save_checkpoint(tmp_path / "old", networks, {}, dict(fitted._correction), old)
+        back = EMLCClassifier.load(tmp_path / "old")
+        assert np.array_equal(back.predict_proba(GOOD[0]), fitted.predict_proba(GOOD[0]))
+        assert (back.config_, back.config_.preset, back.config_.noise_type) == (fitted.config_, None, "real")
+        save_checkpoint(tmp_path / "odd", networks, {}, {}, saved | {"config": saved["config"] | {"lr": -1}})
+        with pytest.raises(CheckpointError, match=r"odd was written by another version: lr: .*greater than 0"):
+            EMLCClassifier.load(tmp_path / "odd")
+
+    def test_a_begun_fit_is_refused(self, tmp_path):
+        EMLCClassifier(**TINY, checkpoint=tmp_path).fit(GOOD, CLEAN)
+        identity = json.loads((tmp_path / "fit.json").read_text())
+        (tmp_path / "fit.json").write_text(json.dumps(identity | OLD))
+        with pytest.raises(CheckpointError, match=r"^checkpoint: .* was begun by an earlier version"):
+            EMLCClassifier(**TINY, checkpoint=tmp_path).fit(GOOD, CLEAN)
+
+
 class TestWarnings:
     def test_gates_that_stay_near_one_half(self):
         with pytest.warns(UserWarning, match=r"^the gate stayed near one half for 100% .*more epochs"):
@@ -249,6 +277,12 @@ class TestSources:
         estimator = EMLCClassifier(**TINY).fit(small(channels=(3,)), small(8, size=12, seed=1))
         assert (estimator.image_size_, estimator.channels_) == (32, 3)
         assert estimator.predict_proba(small(5, size=10)[0]).shape == (5, 2)
+
+    def test_a_users_images_are_no_benchmark(self):
+        config = EMLCClassifier(**TINY).fit(GOOD, CLEAN).config_
+        assert (config.dataset, config.preset, config.noise_type) == ("own", None, "real")
+        with pytest.raises(ConfigError, match=r"^dataset: 'own' is not one of digits, "):
+            make_config(dataset="own")
 
     def test_integer_labels_come_back_as_integers(self, tmp_path):
         (x, y), (clean, verified) = small(), small(8, seed=1)

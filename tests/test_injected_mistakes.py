@@ -79,8 +79,8 @@ MISTAKES = {
     ),
     "recovery of the given label": (
         "core/metrics.py",
-        "soft_labels.argmax(dim=1) == true",
-        "soft_labels.argmax(dim=1) == given",
+        "for labels in (true, given)",
+        "for labels in (given, given)",
         METRICS,
     ),
 }

@@ -23,14 +23,19 @@ def sample(n, c=4, seed=0):
 
 
 def by_loop(soft, gate, given, true):
-    counts = [0, 0, 0, 0, 0, 0.0, 0.0]
+    counts = [0] * 7 + [0.0] * 3
     for q, w, y, t in zip(soft.tolist(), gate.tolist(), given.tolist(), true.tolist(), strict=True):
+        if t < 0:
+            counts[5] += 1
+            counts[6] += q.index(max(q)) == y
+            counts[9] += w
+            continue
         counts[0] += 1
         counts[1] += y != t
         counts[2] += q.index(max(q)) == t
         counts[3] += q.index(max(q)) == t and y != t
         counts[4] += q.index(max(q)) == y and y != t
-        counts[5 if y == t else 6] += w
+        counts[7 if y == t else 8] += w
     return counts
 
 
@@ -65,7 +70,7 @@ def test_the_gate_is_summed_in_float64():
     n = 100_000
     gate, zeros = torch.full((n,), 0.1), torch.zeros(n, dtype=torch.int64)
     counts = correction_counts(torch.ones(n, 2), gate, zeros, zeros)
-    assert counts[5].item() == pytest.approx(n * float(gate[0]), rel=1e-12)
+    assert counts[7].item() == pytest.approx(n * float(gate[0]), rel=1e-12)
 
 
 def test_counts_are_additive():
@@ -94,7 +99,7 @@ def test_rates_by_hand_and_against_scikit_learn():
 def test_without_a_gate_there_are_no_rates_of_one():
     soft, gate, given, true = sample(300)
     counts = correction_counts(soft, None, given, true)
-    assert torch.equal(counts, correction_counts(soft, gate, given, true)[:5])
+    assert torch.equal(counts, correction_counts(soft, gate, given, true)[:7])
     rates = correction_rates(counts)
     assert list(rates) == ["recovery_all", "recovery_wrong", "confirmed_wrong"]
     assert rates.items() <= correction_rates(correction_counts(soft, gate, given, true)).items()
@@ -105,7 +110,7 @@ def test_rates_of_four_samples():
     soft = torch.eye(2)[[0, 0, 0, 1]]
     gate = torch.tensor([0.75, 0.25, 0.5, 0.5])
     counts = correction_counts(soft, gate, torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 1]))
-    assert counts.tolist() == [4, 2, 3, 2, 0, 1.25, 0.75]
+    assert counts.tolist() == [4, 2, 3, 2, 0, 0, 0, 1.25, 0.75, 0]
     assert correction_rates(counts) == {
         "recovery_all": 0.75,
         "recovery_wrong": 1.0,
@@ -130,16 +135,23 @@ def test_undefined_rates_are_nan(given, undefined):
 
 
 def test_rates_of_nothing_are_nan():
-    rates = correction_rates(torch.zeros(7, dtype=torch.float64))
+    rates = correction_rates(torch.zeros(10, dtype=torch.float64))
     assert len(rates) == 5
     assert all(math.isnan(value) for value in rates.values())
 
 
-def test_samples_of_unknown_true_label_do_not_count():
+def test_samples_of_unknown_true_label_count_apart():
     soft, gate, given, true = sample(200)
     known = torch.arange(200) % 3 > 0
-    value = correction_counts(soft, gate, given, torch.where(known, true, -1))
-    torch.testing.assert_close(value, correction_counts(soft[known], gate[known], given[known], true[known]))
-    nothing = correction_rates(correction_counts(soft, gate, given, torch.full_like(true, -1)))
-    assert len(nothing) == 5
+    batch = soft, gate, given, torch.where(known, true, -1)
+    value = correction_counts(*batch)
+    assert value.tolist() == pytest.approx(by_loop(*batch), rel=1e-12)
+    rates = correction_rates(correction_counts(soft[known], gate[known], given[known], true[known]))
+    assert correction_rates(value) == pytest.approx(rates | {
+        "kept": accuracy_score(given[~known], soft[~known].argmax(1)),
+        "gate": gate[~known].double().mean().item(),
+    }, rel=1e-12)  # fmt: skip
+    nothing = correction_rates(correction_counts(soft, None, given, torch.full_like(true, -1)))
+    assert nothing.pop("kept") == accuracy_score(given, soft.argmax(1))
+    assert len(nothing) == 3
     assert all(math.isnan(rate) for rate in nothing.values())

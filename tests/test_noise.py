@@ -19,8 +19,8 @@ from emlc_lib.core.noise import (
     symmetric_noise,
     transition_matrix,
 )
-from emlc_lib.data.label_sources import read_human_labels
-from emlc_lib.data.look_alikes import CIFAR100_SUPERCLASSES, successor_classes
+from emlc_lib.data.datasets import CIFAR100_SUPERCLASSES, DATASETS
+from emlc_lib.data.prepare import read_human_labels
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -118,7 +118,7 @@ def test_asymmetric_transitions():
     """Appendix E's map: look-alikes get the rate, classes without one keep their label for certain."""
     n, rate = 60_000, 0.4
     true = rng(1).integers(10, size=n)
-    labels = asymmetric_noise(true, 10, rate, rng(), successor_classes("cifar10", CIFAR10))
+    labels = asymmetric_noise(true, 10, rate, rng(), DATASETS["cifar10"].successors(CIFAR10))
     literal = np.eye(10)
     for i, j in [(9, 1), (2, 0), (4, 7), (3, 5), (5, 3)]:
         literal[i, i], literal[i, j] = 1 - rate, rate
@@ -214,22 +214,22 @@ def test_other_malformed_labels_are_refused():
 
 class TestSuccessors:
     def test_cifar10(self):
-        assert successor_classes("cifar10", CIFAR10).tolist() == [0, 1, 0, 5, 7, 3, 6, 7, 8, 1]
-        turned = [CIFAR10[j] for j in successor_classes("cifar10", CIFAR10)]
+        assert DATASETS["cifar10"].successors(CIFAR10).tolist() == [0, 1, 0, 5, 7, 3, 6, 7, 8, 1]
+        turned = [CIFAR10[j] for j in DATASETS["cifar10"].successors(CIFAR10)]
         assert turned == [CIFAR10_MAP[name] for name in CIFAR10]
 
     def test_classes_are_found_by_name_and_not_by_place(self):
         backwards = CIFAR10[::-1]
-        turned = [backwards[j] for j in successor_classes("cifar10", backwards)]
+        turned = [backwards[j] for j in DATASETS["cifar10"].successors(backwards)]
         assert turned == [CIFAR10_MAP[name] for name in backwards]
 
     def test_digits_have_the_mnist_map_of_patrini(self):
         """2 -> 7, 3 -> 8, 5 <-> 6, 7 -> 1."""
-        assert successor_classes("digits", list("0123456789")).tolist() == [0, 1, 7, 8, 4, 6, 5, 1, 8, 9]
+        assert DATASETS["digits"].successors(list("0123456789")).tolist() == [0, 1, 7, 8, 4, 6, 5, 1, 8, 9]
 
     def test_fashion_mnist(self):
         classes = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag"]
-        assert successor_classes("fashion_mnist", [*classes, "Ankle boot"]).tolist() == [
+        assert DATASETS["fashion_mnist"].successors([*classes, "Ankle boot"]).tolist() == [
             6,
             1,
             4,
@@ -248,15 +248,11 @@ class TestSuccessors:
         for i, coarse in enumerate(CIFAR100_COARSE):
             group = [j for j in range(100) if CIFAR100_COARSE[j] == coarse]
             expected.append(group[(group.index(i) + 1) % 5])
-        successor = successor_classes("cifar100", CIFAR100)
+        successor = DATASETS["cifar100"].successors(CIFAR100)
         assert successor.tolist() == expected
         assert sorted(successor) == list(range(100))
         by_name = {CIFAR100[i]: CIFAR100[j] for i, j in enumerate(successor)}
         assert (by_name["beaver"], by_name["whale"]) == ("dolphin", "beaver")
-
-    def test_unknown_data_set(self):
-        with pytest.raises(ValueError, match=r"^noise_type: .*'svhn'"):
-            successor_classes("svhn", list("0123456789"))
 
 
 class TestSuperclasses:

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from emlc_lib import ConfigError, make_config, prepare, run
 from emlc_lib.core.losses import corrupt_half
-from emlc_lib.data.augment import Recipe
 from emlc_lib.data.autoaugment import CIFAR_POLICY
 from emlc_lib.data.batches import Batches
+from emlc_lib.data.spec import Recipe
 from emlc_lib.experiments.runs import load_run
 from emlc_lib.experiments.torchrun import main
 from emlc_lib.runtime.checkpoint import CheckpointError

@@ -20,7 +20,7 @@ from emlc_lib.networks import simclr
 from emlc_lib.networks.backbones import build_features
 from emlc_lib.networks.pretrain_config import DEFAULTS, make_pretrain_config
 from emlc_lib.networks.simclr import CHECKPOINT, pretrain
-from emlc_lib.networks.start_weights import start_weights_file, weights_digest
+from emlc_lib.networks.weights import start_weights_file, weights_digest
 from emlc_lib.runtime.checkpoint import load_weights
 
 RUN = {"dataset": "digits", "device": "cpu", "start": "simclr", "epochs": 1, "n_noisy": 128, "batch_size": 32}
@@ -189,7 +189,7 @@ class TestWeights:
     def test_shipped_ones_come_first(self, root, monkeypatch, tmp_path):
         cached = digits_weights()
         assert start_weights_file("digits", "small_cnn") == cached == root / "weights" / f"{NAME}.safetensors"
-        monkeypatch.setattr("emlc_lib.networks.start_weights.SHIPPED_WEIGHTS", tmp_path)
+        monkeypatch.setattr("emlc_lib.networks.weights.SHIPPED_WEIGHTS", tmp_path)
         (tmp_path / cached.name).write_bytes(cached.read_bytes())
         assert digits_weights() == start_weights_file("digits", "small_cnn") == tmp_path / cached.name
         assert start_weights_file("digits", "small_cnn", "named").name == "named"

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as TF
 
+from emlc_lib.data.datasets import DATASETS
 from emlc_lib.networks.views import (
     LUMA,
-    RECIPES,
     ViewRecipe,
     apply_colours,
     colour_maps,
@@ -40,9 +40,8 @@ def test_nothing_changes_under_the_empty_recipe(images):
     torch.testing.assert_close(apply_colours(images / 255, matrix, contrast), images / 255, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("largest", [1.0, 0.6])
-def test_crops_stay_inside_and_have_the_stated_area_and_ratio(largest):
-    recipe = ViewRecipe(0.2, True, 0.0, 0.0, 0.0, largest)
+def test_crops_stay_inside_and_have_the_stated_area_and_ratio():
+    recipe = ViewRecipe(0.2, True, 0.0, 0.0, 0.0)
     theta = crop_maps(20_000, recipe, generator())
     width, height = theta[:, 0, 0].abs(), theta[:, 1, 1]
     assert (theta[:, 0, 2].abs() + width <= 1 + 1e-6).all()
@@ -51,11 +50,11 @@ def test_crops_stay_inside_and_have_the_stated_area_and_ratio(largest):
     inside = (width < 1) & (height < 1)
     area, ratio = (width * height)[inside], (width / height)[inside]
     assert area.min() >= 0.2 - 1e-6
-    assert area.max() <= largest + 1e-6
+    assert area.max() <= 1 + 1e-6
     assert ratio.min() >= 3 / 4 - 1e-5
     assert ratio.max() <= 4 / 3 + 1e-5
-    # Area is uniform on [0.2, largest], and small crops are never cut.
-    share, expected = ((width * height) < 0.4).double().mean().item(), 0.2 / (largest - 0.2)
+    # Area is uniform on [0.2, 1], and small crops are never cut.
+    share, expected = ((width * height) < 0.4).double().mean().item(), 0.2 / 0.8
     assert abs(share - expected) < 4 * (expected * (1 - expected) / 20_000) ** 0.5  # four standard errors
     mirrored = (theta[:, 0, 0] < 0).double().mean().item()
     assert abs(mirrored - 0.5) < 4 * 0.5 / 20_000**0.5
@@ -112,7 +111,7 @@ def test_turning_the_hue_keeps_grey_values_and_comes_back(images):
 
 
 def test_grey_views_have_equal_channels_and_the_stated_share():
-    recipe = RECIPES["cifar10"]
+    recipe = DATASETS["cifar10"].views
     images = torch.randint(256, (4000, 3, 8, 8), generator=generator(), dtype=torch.uint8)
     views = random_view(images, recipe, 8, generator(1))
     grey = ((views - views[:, :1]).abs().amax((1, 2, 3)) < 1e-4).double().mean().item()
@@ -123,19 +122,19 @@ def test_grey_views_have_equal_channels_and_the_stated_share():
 
 def test_every_sample_draws_for_itself(images):
     same = images[:1].expand(16, 3, 12, 12)
-    views = random_view(same, RECIPES["cifar10"], 10, generator())
+    views = random_view(same, DATASETS["cifar10"].views, 10, generator())
     assert views.shape == (16, 3, 10, 10)
     assert len(torch.unique(views.flatten(1), dim=0)) == 16
-    assert torch.equal(views, random_view(same, RECIPES["cifar10"], 10, generator()))
-    assert not torch.equal(views, random_view(same, RECIPES["cifar10"], 10, generator(1)))
+    assert torch.equal(views, random_view(same, DATASETS["cifar10"].views, 10, generator()))
+    assert not torch.equal(views, random_view(same, DATASETS["cifar10"].views, 10, generator(1)))
 
 
 def test_grey_images_are_never_mirrored_as_digits():
     images = torch.randint(256, (200, 1, 8, 8), generator=generator(), dtype=torch.uint8)
-    assert (crop_maps(200, RECIPES["digits"], generator())[:, 0, 0] > 0).all()
-    views = random_view(images, RECIPES["digits"], 8, generator())
+    assert (crop_maps(200, DATASETS["digits"].views, generator())[:, 0, 0] > 0).all()
+    views = random_view(images, DATASETS["digits"].views, 8, generator())
     assert views.shape == images.shape
-    matrix, contrast = colour_maps(200, 1, RECIPES["digits"], generator())
+    matrix, contrast = colour_maps(200, 1, DATASETS["digits"].views, generator())
     assert matrix.shape == (200, 1, 1)
     changed = (matrix[:, 0, 0] != 1).double().mean().item()
     assert abs(changed - 0.8) < 4 * (0.8 * 0.2 / 200) ** 0.5

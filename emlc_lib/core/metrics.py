@@ -20,33 +20,35 @@ def correction_counts(soft_labels: Tensor, gate: Tensor | None, given: Tensor, t
         soft_labels: (n, C) corrected labels.
         gate: (n,) weights of the given labels, in [0, 1]; None for methods that have none.
         given: (n,) int64, the possibly wrong labels.
-        true: (n,) int64; samples whose true label is unknown, -1, do not count.
+        true: (n,) int64; -1 where the true label is unknown, which counts apart.
 
     Returns:
-        (7,) float64: number of samples, of wrong labels, of recovered labels, of recovered wrong labels, of
-        confirmed wrong labels, sum of the gate on right and on wrong labels; without a gate only the first five.
+        (10,) float64: number of samples, of wrong labels, of recovered labels, of recovered wrong labels, of
+        confirmed wrong labels; of labels whose truth is unknown, and of those among them that stay as given;
+        sum of the gate on right, wrong and unknown labels; without a gate only the first seven.
         A label is recovered if the corrected one is the true one; a wrong one is confirmed if it stays as given.
     """
     known = true >= 0
     wrong = known & (given != true)
-    recovered = soft_labels.argmax(dim=1) == true
-    confirmed = wrong & (soft_labels.argmax(dim=1) == given)
-    sums = [known.sum(), wrong.sum(), recovered.sum(), (recovered & wrong).sum(), confirmed.sum()]
+    recovered, kept = (soft_labels.argmax(dim=1) == labels for labels in (true, given))
+    counted = [known, wrong, recovered, recovered & wrong, wrong & kept, ~known, ~known & kept]
+    sums = [which.sum() for which in counted]
     if gate is not None:
         gate = gate.double()
-        sums += [torch.where(known & ~wrong, gate, 0.0).sum(), torch.where(wrong, gate, 0.0).sum()]
+        sums += [torch.where(which, gate, 0.0).sum() for which in (known & ~wrong, wrong, ~known)]
     return torch.stack([s.double() for s in sums])
 
 
 def correction_rates(counts: Tensor) -> dict[str, float]:
     """Figure 1's recovery of all and of wrong labels, the share of wrong ones that are confirmed, the mean gate.
 
-    The gate, if there is one, is averaged over right and over wrong labels.
+    The gate, if there is one, is averaged over right and over wrong labels. Where there are labels whose truth is
+    unknown, ``kept`` is the share of them that stay as given, and ``gate`` their mean gate.
 
     Args:
-        counts: (7,) or (5,), a sum of what :func:`correction_counts` returned.
+        counts: (10,) or (7,), a sum of what :func:`correction_counts` returned.
     """
-    n, wrong, recovered, recovered_wrong, confirmed_wrong, *gate = counts.tolist()
+    n, wrong, recovered, recovered_wrong, confirmed_wrong, unknown, kept, *gate = counts.tolist()
     rates = {
         "recovery_all": _ratio(recovered, n),
         "recovery_wrong": _ratio(recovered_wrong, wrong),
@@ -54,6 +56,8 @@ def correction_rates(counts: Tensor) -> dict[str, float]:
     }
     if gate:
         rates |= {"gate_right": _ratio(gate[0], n - wrong), "gate_wrong": _ratio(gate[1], wrong)}
+    if unknown:
+        rates |= {"kept": kept / unknown} | ({"gate": gate[2] / unknown} if gate else {})
     return rates
 
 

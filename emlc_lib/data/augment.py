@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
-from typing import NamedTuple
-import torch
-from .autoaugment import CIFAR_POLICY, IMAGENET_POLICY, Policy, apply_plan, draw_plan
+
 from ..runtime.execution import to_device
-from ..runtime.randomness import Share, WHOLE
-
-
-class Recipe(NamedTuple):
-    """What is done to the images of a data set.
-
-    Attributes:
-        padding: pixels of the random crop.
-        noisy_flip, clean_flip: whether noisy and clean batches are mirrored at random.
-        policy: AutoAugment's, for clean batches.
-    """
-
-    padding: int
-    noisy_flip: bool
-    clean_flip: bool
-    policy: Policy | None
-
-
-# Table 4 for CIFAR and Clothing1M. A flipped digit is another digit, and the policies were not searched for grey
-# images.
-RECIPES: dict[str, Recipe] = {
-    "digits": Recipe(1, False, False, None),
-    "fashion_mnist": Recipe(2, True, True, None),
-    "cifar10": Recipe(4, True, True, CIFAR_POLICY),
-    "cifar100": Recipe(4, True, True, CIFAR_POLICY),
-    "clothing1m": Recipe(0, False, True, IMAGENET_POLICY),
-}
+from ..runtime.randomness import WHOLE, Share
+from .autoaugment import apply_plan, draw_plan
+from .spec import Recipe
 
 
 def crop_and_flip(
@@ -85,14 +60,11 @@ def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def augment_noisy(
-    images: Tensor, recipe: str | Recipe, generator: torch.Generator, share: Share = WHOLE
-) -> Tensor:
+def augment_noisy(images: Tensor, recipe: Recipe, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
     """Table 4, noisy augmentations: random crop and horizontal flip; none for Clothing1M. uint8 in, uint8 out.
 
-    ``recipe`` is a data set's name or a recipe of one's own; ``share`` as in :func:`crop_and_flip`.
+    ``share`` as in :func:`crop_and_flip`.
     """
-    recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
     if not recipe.padding and not recipe.noisy_flip:
         return images
     return crop_and_flip(images, recipe.padding, recipe.noisy_flip, generator, share)
@@ -100,7 +72,7 @@ def augment_noisy(
 
 def augment_clean(
     images: Tensor,
-    recipe: str | Recipe,
+    recipe: Recipe,
     generator: torch.Generator,
     share: Share = WHOLE,
     *,
@@ -110,7 +82,6 @@ def augment_clean(
 
     ``autoaugment=False`` leaves the last one out, as Table 3's ablation does.
     """
-    recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
     crop = _crop_choices(images, recipe.padding, recipe.clean_flip, generator, share)
     if not autoaugment or not recipe.policy:
         return _cropped(images, recipe.padding, *to_device(images.device, *crop))

@@ -1,80 +1,29 @@
 """AutoAugment (Cubuk et al., 2019) for a batch, with one sub-policy drawn per sample.
 
 torchvision's transform draws one sub-policy per call, so for a whole batch. Here every sample has its own;
-samples that drew the same operation are transformed together, on whatever device they are on. The colour
-operations are torchvision's; the tests hold every operation against torchvision's, sample by sample.
+samples that drew the same operation are transformed together, on whatever device they are on. The policies and the
+colour operations are torchvision's; the tests hold every operation against torchvision's, sample by sample.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.v2 import functional as TF
-from typing import NamedTuple
-import torch
-from ..runtime.execution import matmul_precision, to_device
-from ..runtime.randomness import Share, WHOLE
 
+from ..runtime.execution import matmul_precision
+from ..runtime.randomness import WHOLE, Share
 
+# Sub-policies, all equally likely, of two operations each: (name, probability, magnitude bin of 0..9).
 Policy = tuple[tuple[tuple[str, float, int | None], ...], ...]
 
-# (operation, probability, magnitude bin of 0..9), twice per sub-policy; Table 7 of Cubuk et al.
-CIFAR_POLICY = (
-    (("Invert", 0.1, None), ("Contrast", 0.2, 6)),
-    (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
-    (("Sharpness", 0.8, 1), ("Sharpness", 0.9, 3)),
-    (("ShearY", 0.5, 8), ("TranslateY", 0.7, 9)),
-    (("AutoContrast", 0.5, None), ("Equalize", 0.9, None)),
-    (("ShearY", 0.2, 7), ("Posterize", 0.3, 7)),
-    (("Color", 0.4, 3), ("Brightness", 0.6, 7)),
-    (("Sharpness", 0.3, 9), ("Brightness", 0.7, 9)),
-    (("Equalize", 0.6, None), ("Equalize", 0.5, None)),
-    (("Contrast", 0.6, 7), ("Sharpness", 0.6, 5)),
-    (("Color", 0.7, 7), ("TranslateX", 0.5, 8)),
-    (("Equalize", 0.3, None), ("AutoContrast", 0.4, None)),
-    (("TranslateY", 0.4, 3), ("Sharpness", 0.2, 6)),
-    (("Brightness", 0.9, 6), ("Color", 0.2, 8)),
-    (("Solarize", 0.5, 2), ("Invert", 0.0, None)),
-    (("Equalize", 0.2, None), ("AutoContrast", 0.6, None)),
-    (("Equalize", 0.2, None), ("Equalize", 0.6, None)),
-    (("Color", 0.9, 9), ("Equalize", 0.6, None)),
-    (("AutoContrast", 0.8, None), ("Solarize", 0.2, 8)),
-    (("Brightness", 0.1, 3), ("Color", 0.7, 0)),
-    (("Solarize", 0.4, 5), ("AutoContrast", 0.9, None)),
-    (("TranslateY", 0.9, 9), ("TranslateY", 0.7, 9)),
-    (("AutoContrast", 0.9, None), ("Solarize", 0.8, 3)),
-    (("Equalize", 0.8, None), ("Invert", 0.1, None)),
-    (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, None)),
-)
-
-# Table 9 of Cubuk et al. Some sub-policies are in it twice, so that they are drawn twice as often.
-IMAGENET_POLICY = (
-    (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
-    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, None)),
-    (("Equalize", 0.8, None), ("Equalize", 0.6, None)),
-    (("Posterize", 0.6, 7), ("Posterize", 0.6, 6)),
-    (("Equalize", 0.4, None), ("Solarize", 0.2, 4)),
-    (("Equalize", 0.4, None), ("Rotate", 0.8, 8)),
-    (("Solarize", 0.6, 3), ("Equalize", 0.6, None)),
-    (("Posterize", 0.8, 5), ("Equalize", 1.0, None)),
-    (("Rotate", 0.2, 3), ("Solarize", 0.6, 8)),
-    (("Equalize", 0.6, None), ("Posterize", 0.4, 6)),
-    (("Rotate", 0.8, 8), ("Color", 0.4, 0)),
-    (("Rotate", 0.4, 9), ("Equalize", 0.6, None)),
-    (("Equalize", 0.0, None), ("Equalize", 0.8, None)),
-    (("Invert", 0.6, None), ("Equalize", 1.0, None)),
-    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
-    (("Rotate", 0.8, 8), ("Color", 1.0, 2)),
-    (("Color", 0.8, 8), ("Solarize", 0.8, 7)),
-    (("Sharpness", 0.4, 7), ("Invert", 0.6, None)),
-    (("ShearX", 0.6, 5), ("Equalize", 1.0, None)),
-    (("Color", 0.4, 0), ("Equalize", 0.6, None)),
-    (("Equalize", 0.4, None), ("Solarize", 0.2, 4)),
-    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, None)),
-    (("Invert", 0.6, None), ("Equalize", 1.0, None)),
-    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
-    (("Equalize", 0.8, None), ("Equalize", 0.6, None)),
-)
+# Tables 7 and 9 of Cubuk et al. Some of ImageNet's are in it twice, so that they are drawn twice as often.
+CIFAR_POLICY: Policy = tuple(AutoAugment(AutoAugmentPolicy.CIFAR10).policies)
+IMAGENET_POLICY: Policy = tuple(AutoAugment(AutoAugmentPolicy.IMAGENET).policies)
 
 # Upper ends of the magnitude ranges, reached at bin 9; translations are shares of the side length.
 _RANGE = {
@@ -97,28 +46,6 @@ def magnitude(operation: str, level: int | None, side: int) -> float:
     return 0.0
 
 
-def cifar_autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """:func:`apply_policy` with :data:`CIFAR_POLICY`."""
-    return apply_policy(images, CIFAR_POLICY, generator)
-
-
-def apply_policy(images: Tensor, policy: Policy, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
-    """Transforms every image of a batch by a sub-policy of its own.
-
-    Args:
-        images: (n, 3, side, side) uint8, on any device; not changed.
-        policy: sub-policies, all equally likely.
-        generator: a CPU generator, so that the choices do not depend on the device.
-        share: which samples of a batch of ``n * share.world`` the images are; each is changed as in that batch.
-
-    Returns:
-        A tensor of the same shape, dtype and device.
-    """
-    plan = draw_plan(policy, len(images), images.shape[-1], generator, share)
-    samples, magnitudes = to_device(images.device, plan.samples, plan.magnitudes)
-    return apply_plan(images, plan._replace(samples=samples, magnitudes=magnitudes))
-
-
 class Plan(NamedTuple):
     """What is done to a batch: operations one after the other, each to some of the samples.
 
@@ -134,7 +61,13 @@ class Plan(NamedTuple):
 
 
 def draw_plan(policy: Policy, n: int, side: int, generator: torch.Generator, share: Share = WHOLE) -> Plan:
-    """A random sub-policy for each of ``n`` samples of ``side`` pixels, on the host; see :func:`apply_policy`."""
+    """A random sub-policy for each of ``n`` samples of ``side`` pixels, on the host.
+
+    Args:
+        policy: sub-policies, all equally likely.
+        generator: a CPU generator, so that the choices do not depend on the device.
+        share: which samples of a batch of ``n * share.world`` they are; each is changed as in that batch.
+    """
     whole = n * share.world
     chosen = share.of(torch.randint(len(policy), (whole,), generator=generator)).tolist()
     accept = share.of(torch.rand((whole, 2), generator=generator)).tolist()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from functools import lru_cache
-from torch import Tensor
+from functools import cached_property, lru_cache
 from typing import NamedTuple
+
 import torch
-from .augment import augment_clean, augment_noisy, normalise
-from .disk_images import DiskImages
-from .experiment_data import ExperimentData
+from torch import Tensor
+
 from ..runtime.execution import to_device
 from ..runtime.parallel import own_share
 from ..runtime.parameters import ConfigError
 from ..runtime.randomness import Share, Stream, torch_generator
 from ..runtime.schedules import steps_by
+from .augment import augment_clean, augment_noisy, normalise
+from .experiment_data import ExperimentData
+from .images import DiskImages
 from .parameters import DataParameters
 
 
@@ -77,7 +78,7 @@ class Batches:
         self._prefetch(data.noisy_images, Stream.NOISY_ORDER, self.config.batch_size, t + 1)
         if self.config.augment:
             generator = torch_generator(seed, Stream.NOISY_AUGMENTATION, t)
-            images = augment_noisy(images, data.recipe or self.config.dataset, generator, self.share)
+            images = augment_noisy(images, data.recipe, generator, self.share)
         return NoisyBatch(self._float(images), data.noisy_labels[index], data.true_labels[index], index)
 
     def two_views(self, t: int) -> tuple[NoisyBatch, Tensor]:
@@ -120,8 +121,7 @@ class Batches:
     def _augmented(self, images: Tensor, generator: torch.Generator, weak: bool = False) -> Tensor:
         if self.config.augment:
             strong = self.config.autoaugment and not weak
-            recipe = self.data.recipe or self.config.dataset
-            images = augment_clean(images, recipe, generator, self.share, autoaugment=strong)
+            images = augment_clean(images, self.data.recipe, generator, self.share, autoaugment=strong)
         return self._float(images)
 
     def _prefetch(self, images: Tensor | DiskImages, stream: Stream, size: int, t: int) -> None:

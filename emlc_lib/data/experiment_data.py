@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from torch import Tensor
 from typing import NamedTuple
+
 import torch
+from torch import Tensor
+
 from ..core import noise
-from .augment import Recipe
-from .disk_images import DiskImages
+from .images import DiskImages
+from .spec import Constants, Recipe
 from .splits import Split
 
 
@@ -17,15 +18,15 @@ from .splits import Split
 class ExperimentData:
     """What one run sees; images uint8 and labels int64 tensors on the run's device.
 
-    Images may stay on disk (:class:`~emlc_lib.data.disk_images.DiskImages`, indexed like tensors). ``true_labels`` are
-    the labels of the noisy set before corruption, for evaluation only; -1 where nobody knows them.
-    ``corruption`` and ``split`` are None, and ``test_images`` may be empty, for data that are not a data set of
-    :func:`load_dataset`; ``recipe`` is their augmentation.
+    Images may stay on disk (:class:`~emlc_lib.data.images.DiskImages`, indexed like tensors). ``true_labels`` are
+    the labels of the noisy set before corruption, for evaluation only; -1 where nobody knows them. ``recipe`` is
+    the augmentation. ``corruption`` and ``split`` are None, and ``test_images`` may be empty, for a user's own images.
     """
 
     classes: list[str]
     mean: Tensor
     std: Tensor
+    recipe: Recipe
     noisy_images: Tensor | DiskImages
     noisy_labels: Tensor
     true_labels: Tensor
@@ -37,7 +38,6 @@ class ExperimentData:
     test_labels: Tensor
     corruption: noise.NoisyLabels | None = None
     split: Split | None = None
-    recipe: Recipe | None = None
 
     @property
     def n_classes(self) -> int:
@@ -51,9 +51,6 @@ class Scale(NamedTuple):
     std: Tensor
 
 
-def on_device(constants: Constants, device: str) -> Scale:
+def on_device(constants: Constants, device: str | torch.device) -> Scale:
     """The constants as tensors that broadcast over images."""
     return Scale(*(torch.tensor(v, dtype=torch.float32, device=device)[:, None, None] for v in constants))
-
-
-Constants = tuple[Sequence[float], Sequence[float]]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ..runtime.execution import known_device
 from ..runtime.parameters import Parameters
+from .datasets import DATASETS
+from .spec import DatasetSpec, spec_of
 
-Dataset = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "clothing1m"]
+# The name of a data set that was registered.
+Dataset = Annotated[str, AfterValidator(lambda name: spec_of(name).name)]
 NoiseType = Literal["symmetric", "asymmetric", "human", "real"]
 
 
@@ -21,7 +24,7 @@ class DataParameters(Parameters):
     device: str = "cpu"
 
     noise_type: NoiseType = Field(
-        "symmetric", description="human: the labels of CIFAR-10N/100N; real: the crawled ones of clothing1m"
+        "symmetric", description="human: the labels of CIFAR-10N/100N; real: labels as they come (clothing1m)"
     )
     noise: float = Field(
         0.9, ge=0, le=1, description="noise rate of Appendix E; human and real noise have their own"
@@ -54,6 +57,11 @@ class DataParameters(Parameters):
     augment: bool = Field(True, description="crop and flip of every batch, AutoAugment of the clean one")
     autoaugment: bool = Field(True, description="False leaves AutoAugment out, as one row of Table 3 does")
 
+    @property
+    def spec(self) -> DatasetSpec:
+        """What is known of the data set."""
+        return DATASETS[self.dataset]
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
@@ -62,20 +70,24 @@ class DataParameters(Parameters):
 
     @model_validator(mode="after")
     def _one_experiment(self) -> DataParameters:
-        if self.noise_type == "human":
-            if not self.dataset.startswith("cifar"):
-                raise ValueError("noise_type: human labels exist for cifar10 (10N) and cifar100 (100N) only")
-            if not self.human_labels:
-                raise ValueError("human_labels: noise_type human needs the path of an .npz label file")
-        if (self.noise_type == "real") != (self.dataset == "clothing1m"):
-            raise ValueError("noise_type: real noise is that of clothing1m, which has no other")
-        if self.dataset == "clothing1m":
+        spec = self.spec
+        if self.noise_type not in spec.noise_types:
+            those = [other.name for other in DATASETS.values() if self.noise_type in other.noise_types]
+            raise ValueError(
+                f"noise_type: {self.noise_type} is for {', '.join(those)}, not for {spec.name}, which has "
+                f"{', '.join(spec.noise_types)}"
+            )
+        if self.noise_type == "human" and not self.human_labels:
+            raise ValueError("human_labels: noise_type human needs the path of an .npz label file")
+        if self.noise_type == "asymmetric" and self.asymmetric_map == "similar" and spec.look_alikes is None:
+            raise ValueError(f"asymmetric_map: {spec.name} has no map of similar classes; take random")
+        if not spec.in_memory:
             if self.splits == "released":
-                raise ValueError("splits: clothing1m has published lists, in the released code too")
+                raise ValueError(f"splits: {spec.name} has published lists, in the released code too")
         elif self.n_clean is None:
-            raise ValueError("n_clean: only clothing1m has a clean set of its own; give a number")
+            raise ValueError(f"n_clean: {spec.name} has no clean set of its own; give a number")
         elif self.resized_copy:
-            raise ValueError("resized_copy: is for clothing1m only")
+            raise ValueError(f"resized_copy: is for images on disk, and {spec.name} is in memory")
         if self.n_clean is not None and self.clean_batch_size > self.n_clean:
             raise ValueError(f"clean_batch_size: {self.clean_batch_size} is more than n_clean {self.n_clean}")
         return self

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
+
 from ..core import noise
-from .datasets import ImageSet, NORMALISATION, load_dataset
-from .experiment_data import ExperimentData
-from .label_sources import read_human_labels
-from .look_alikes import successor_classes
-from .splits import split_as_released, split_clean_noisy
+from ..runtime.checkpoint import read_npz
 from ..runtime.randomness import Stream, numpy_generator
+from .datasets import ImageSet, load_dataset
+from .experiment_data import ExperimentData, on_device
 from .parameters import DataParameters
+from .splits import Split, split_as_released, split_clean_noisy
 
 
 def prepare(config: DataParameters, images: ImageSet | None = None) -> ExperimentData:
@@ -18,52 +21,87 @@ def prepare(config: DataParameters, images: ImageSet | None = None) -> Experimen
 
     Split and corruption are functions of ``config.seed`` and of the noise parameters alone: every method, k
     and preset with the same sizes sees the same samples and the same wrong labels.
-    """
-    if config.dataset == "clothing1m":
-        from .clothing1m.prepare import prepare_clothing1m  # which builds on this module
 
-        return prepare_clothing1m(config)
+    Raises:
+        DataUnavailable: files are missing or damaged. FileNotFoundError: there are no such human labels.
+        ValueError: sizes or labels that the data set cannot give; the message names the parameter.
+    """
+    spec = config.spec
+    if spec.prepare is not None:
+        return spec.prepare(config)
     human = None
     if config.noise_type == "human":  # before what may be a long download
         human = read_human_labels(config.human_labels, config.human_key)
     images = images or load_dataset(config.dataset)
-    n_classes = len(images.classes)
-    split_rng, noise_rng = (numpy_generator(config.seed, s) for s in (Stream.SPLIT, Stream.NOISE))
-    sizes = (images.train_labels, n_classes, config.n_clean, config.n_noisy)
-    if config.splits == "released":
-        others = [numpy_generator(config.seed, s) for s in (Stream.RELEASED_NOISY, Stream.RELEASED_VALIDATION)]
-        split = split_as_released(*sizes, [split_rng, *others])
-    else:
-        split = split_clean_noisy(*sizes, split_rng)
+    split = _split(config, images)
     if config.batch_size > len(split.noisy):
         raise ValueError(f"batch_size: {config.batch_size} is more than the {len(split.noisy)} noisy samples")
-    true = images.train_labels[split.noisy]
-    if config.noise_type == "symmetric":
-        corruption = noise.symmetric_noise(true, n_classes, config.noise, noise_rng)
-    elif config.noise_type == "asymmetric":
-        if config.asymmetric_map == "random":
-            successor = noise.random_successors(n_classes, numpy_generator(config.seed, Stream.FLIP_MAP))
-        else:
-            successor = successor_classes(config.dataset, images.classes)
-        corruption = noise.asymmetric_noise(true, n_classes, config.noise, noise_rng, successor)
-    else:
-        whole = noise.human_noise(images.train_labels, n_classes, human)
-        corruption = noise.human_noise(true, n_classes, whole.noisy[split.noisy])
-    mean, std = NORMALISATION[config.dataset]
+    corruption = _corruption(config, images, split, human)
     device = torch.device(config.device)
+
+    def labels(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(device)
+
     return ExperimentData(
-        classes=images.classes,
-        mean=torch.tensor(mean, device=device)[:, None, None],
-        std=torch.tensor(std, device=device)[:, None, None],
+        images.classes,
+        *on_device(spec.constants, device),
+        spec.recipe,
         noisy_images=images.train_images[split.noisy].to(device),
-        noisy_labels=torch.from_numpy(corruption.noisy).to(device),
-        true_labels=torch.from_numpy(corruption.true).to(device),
+        noisy_labels=labels(corruption.noisy),
+        true_labels=labels(corruption.true),
         clean_images=images.train_images[split.clean].to(device),
-        clean_labels=torch.from_numpy(images.train_labels[split.clean]).to(device),
+        clean_labels=labels(images.train_labels[split.clean]),
         validation_images=images.train_images[split.validation].to(device),
-        validation_labels=torch.from_numpy(images.train_labels[split.validation]).to(device),
+        validation_labels=labels(images.train_labels[split.validation]),
         test_images=images.test_images.to(device),
-        test_labels=torch.from_numpy(images.test_labels).to(device),
+        test_labels=labels(images.test_labels),
         corruption=corruption,
         split=split,
     )
+
+
+def _split(config: DataParameters, images: ImageSet) -> Split:
+    sizes = (images.train_labels, len(images.classes), config.n_clean, config.n_noisy)
+    rng = numpy_generator(config.seed, Stream.SPLIT)
+    if config.splits == "disjoint":
+        return split_clean_noisy(*sizes, rng)
+    others = [numpy_generator(config.seed, s) for s in (Stream.RELEASED_NOISY, Stream.RELEASED_VALIDATION)]
+    return split_as_released(*sizes, [rng, *others])
+
+
+def _corruption(
+    config: DataParameters, images: ImageSet, split: Split, human: np.ndarray | None
+) -> noise.NoisyLabels:
+    true, n_classes = images.train_labels[split.noisy], len(images.classes)
+    if human is not None:
+        whole = noise.human_noise(images.train_labels, n_classes, human)
+        return noise.human_noise(true, n_classes, whole.noisy[split.noisy])
+    rng = numpy_generator(config.seed, Stream.NOISE)
+    if config.noise_type == "symmetric":
+        return noise.symmetric_noise(true, n_classes, config.noise, rng)
+    if config.asymmetric_map == "random":
+        successor = noise.random_successors(n_classes, numpy_generator(config.seed, Stream.FLIP_MAP))
+    else:
+        successor = config.spec.successors(images.classes)
+    return noise.asymmetric_noise(true, n_classes, config.noise, rng, successor)
+
+
+def read_human_labels(path: str | Path, key: str) -> np.ndarray:
+    """One label column of an ``.npz`` file of human labels, e.g. ``worse_label`` of CIFAR-10N; (n,) int64.
+
+    Args:
+        path: a NumPy ``.npz`` archive whose arrays are (n,) integers in torchvision's sample order.
+        key: the array's name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not such an archive, or has no array of that name.
+    """
+    path = Path(path)
+    columns = read_npz(path, "human_labels")
+    if key not in columns:
+        raise ValueError(f"human_key: {key!r} is not in {path.name}; it holds {', '.join(sorted(columns))}")
+    labels = columns[key]
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"human_labels: {key} of {path.name} holds {labels.dtype} values, not integers")
+    return labels.astype(np.int64).ravel()

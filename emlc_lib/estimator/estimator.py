@@ -8,23 +8,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ..data.augment import Recipe
-from ..data.autoaugment import CIFAR_POLICY
 from ..data.experiment_data import on_device
+from ..data.spec import Constants
 from ..runtime.checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
-from ..runtime.parameters import ConfigError
+from ..runtime.parameters import ConfigError, readable
+from ..training.config import from_values
 from ..training.correction import correction_frame, corrections
 from ..training.evaluation import EVALUATION_BATCH, predict
-from ..training.presets import make_config
+from ..training.presets import usable_device
 from ..training.start import placed
 from ..training.trainer import train
 from .checkpoint import claim
 from .checks import warn_of_copies, warn_of_no_correction
-from .features import channels_for, constants_for, empty_networks, starting_features
+from .features import channels_for, empty_networks, own_spec, starting_features
 from .parameters import settle
 from .sets import check_labels, codes, experiment_data, pair
 from .sources import as_images
@@ -101,26 +102,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         options=None,
         verbose=False,
     ):
-        self.model = model
-        self.start = start
-        self.image_size = image_size
-        self.classes = classes
-        self.epochs = epochs
-        self.patience = patience
-        self.batch_size = batch_size
-        self.clean_batch_size = clean_batch_size
-        self.lr = lr
-        self.teacher_lr = teacher_lr
-        self.k = k
-        self.start_steps = start_steps
-        self.pretrain_epochs = pretrain_epochs
-        self.flip = flip
-        self.autoaugment = autoaugment
-        self.seed = seed
-        self.device = device
-        self.checkpoint = checkpoint
-        self.options = options
-        self.verbose = verbose
+        given = dict(locals())
+        vars(self).update({name: given[name] for name in self._get_param_names()})
 
     def fit(self, noisy: Any, clean: Any) -> EMLCClassifier:
         """Trains on images with given labels and on images with verified ones.
@@ -150,23 +133,22 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
 
         pixels = [images.pixels(size, channels, show=self.verbose) for images in (sets.noisy, sets.clean)]
         warn_of_copies(sets, *pixels)
-        constants = constants_for(model, start, pixels[0])
-        flip, policy = bool(self.flip), CIFAR_POLICY if self.autoaugment else None
-        recipe = Recipe(max(1, size // 8), flip, flip, policy)
-        data = experiment_data(sets, *pixels, constants=constants, recipe=recipe, device=config.device)
+        flip = bool(self.flip)
+        spec = own_spec(model, start, pixels[0], flip=flip, autoaugment=self.autoaugment)
+        data = experiment_data(sets, *pixels, spec, config.device)
         folder = claim(
             self.checkpoint, config, data, feature_extractor=model, first_weights=start, flip=flip,
             pretrain_epochs=self.pretrain_epochs,
         )  # fmt: skip
         features = starting_features(
-            model, start, config, torch.cat(pixels) if start == "pretrain" else pixels[0], constants=constants,
-            flip=flip, epochs=self.pretrain_epochs, show=self.verbose, folder=folder and folder / "pretrain",
+            model, start, config, torch.cat(pixels) if start == "pretrain" else pixels[0], spec,
+            epochs=self.pretrain_epochs, show=self.verbose, folder=folder and folder / "pretrain",
         )  # fmt: skip
         trained = train(config, data, folder=folder, show=self.verbose, patience=self.patience, features=features)
 
         student, teacher = trained.method.student, trained.method.teacher
         student.load_state_dict(trained.best_student)
-        self._set(config, model, sets.classes, size, channels, constants, student, teacher)
+        self._set(config, model, sets.classes, size, channels, spec.constants, student, teacher)
         self.history_ = _history(trained.epochs)
         self.best_epoch_ = trained.best_epoch
         self._names = sets.noisy.names
@@ -267,14 +249,17 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
             raise CheckpointError(f"{path} was not written by EMLCClassifier.save of this version")
         self = cls(**saved["params"])
         self.device = self.device if device is None else device
-        values = {name: value for name, value in saved["config"].items() if name not in ("device", "n_noisy")}
-        config = make_config(device=self.device, n_noisy="all", **values)
+        try:
+            config = from_values(saved["config"] | {"device": usable_device(self.device)})
+        except ValidationError as error:
+            raise CheckpointError(f"{path} was written by another version: {readable(error)}") from None
         classes = np.array(saved["classes"], dtype=saved["classes_type"])
         networks = empty_networks(saved["model"], saved["channels"], len(classes))
         restore(tensors, dict(zip(("student", "teacher"), networks, strict=True)), {})
         student, teacher = (placed(network, config) for network in networks)
         size, channels = saved["image_size"], saved["channels"]
-        self._set(config, saved["model"], classes, size, channels, saved["constants"], student, teacher)
+        constants = Constants(*map(tuple, saved["constants"]))
+        self._set(config, saved["model"], classes, size, channels, constants, student, teacher)
         self.history_, self.best_epoch_ = pd.DataFrame(saved["history"]), saved["best_epoch"]
         self._names = saved["names"]
         self._correction = {name[6:]: value for name, value in tensors.items() if name.startswith("extra/")}
@@ -296,6 +281,5 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _history(epochs: pd.DataFrame) -> pd.DataFrame:
-    # The true labels were unknown: what depends on them says nothing.
-    epochs = epochs.drop(columns=["recovery_wrong", "confirmed_wrong", "gate_wrong"])
-    return epochs.rename(columns={"recovery_all": "kept", "gate_right": "gate"})
+    # The true labels are unknown: what depends on them says nothing.
+    return epochs.drop(columns=["recovery_all", "recovery_wrong", "confirmed_wrong", "gate_right", "gate_wrong"])

@@ -17,10 +17,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
+from ..data.images import InputError
 from ..runtime.checkpoint import write_atomically
 from .contact_sheet import contact_sheet
 from .example import write_example
-from .images import EXTENSIONS, Images, InputError, image_size, read_folder, read_image, read_labels
+from .images import EXTENSIONS, Images, image_size, read_folder, read_image, read_labels
 
 THUMBNAIL = 160
 

@@ -1,7 +1,6 @@
 """A user's images and labels, and reading them from folders and CSV files.
 
-:class:`Images` says what the samples are called, their labels, and how to get their pixels. Image files are opened
-only by :meth:`Images.pixels`, so that mistakes in labels are found before that.
+Image files are opened only by :meth:`Images.pixels`, so that mistakes in labels are found before that.
 """
 
 from __future__ import annotations
@@ -9,24 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn import functional as F
 
+from ..data.images import InputError, opened
 from ..runtime.progress import progress
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-
-class InputError(ValueError):
-    """Images or labels cannot be used. The message begins with the name of the parameter they were given by."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Images:
         parameter: the name by which the caller gave them, for messages.
         names: n indices (int), or n paths relative to ``folder`` (str).
         labels: (n,) array of strings, integers or booleans; None where none were given.
-        load: makes the i-th image, as a ``PIL.Image`` or a (channels, h, w) uint8 tensor.
+        load: makes the i-th image.
         channels: 1 if all are grey, else 3; files count as colour images.
         side: the longer side in pixels, if all images have the same size; None for files.
         folder: where the paths begin; None for images that are not files.
@@ -46,7 +40,7 @@ class Images:
     parameter: str
     names: list[int] | list[str]
     labels: np.ndarray | None
-    load: Callable[[int], Image.Image | Tensor]
+    load: Callable[[int], Image.Image]
     channels: int = 3
     side: int | None = None
     folder: Path | None = None
@@ -88,22 +82,11 @@ class Images:
         return out
 
 
-def _resized(image: Image.Image | Tensor, size: int, channels: int) -> Tensor:
-    if isinstance(image, Image.Image):
-        image = image.convert("L" if channels == 1 else "RGB")
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(image).reshape(size, size, channels)).permute(2, 0, 1)
-    if image.shape[0] != channels:
-        if channels == 3:
-            image = image.expand(3, -1, -1)
-        else:
-            luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-            image = (image * luma).sum(0, keepdim=True).round().to(torch.uint8)
-    if image.shape[1:] != (size, size):
-        x = F.interpolate(image[None].float(), (size, size), mode="bilinear", antialias=True)
-        image = x[0].round().clamp(0, 255).to(torch.uint8)
-    return image
+def _resized(image: Image.Image, size: int, channels: int) -> Tensor:
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image).reshape(size, size, channels)).permute(2, 0, 1)
 
 
 def read_folder(folder: str | Path, parameter: str = "noisy", *, labelled: bool = True) -> Images:
@@ -199,13 +182,13 @@ def read_image(path: Path, parameter: str) -> Image.Image:
     Raises:
         InputError: it cannot be read, or has more than 8 bits per channel.
     """
-    with _opened(path, parameter) as opened:
-        image = ImageOps.exif_transpose(opened)
+    with opened(path, parameter) as file:
+        image = ImageOps.exif_transpose(file)
         image.load()
-    return eight_bits(image, str(path), parameter)
+    return of_eight_bits(image, str(path), parameter)
 
 
-def eight_bits(image: Image.Image, name: str, parameter: str) -> Image.Image:
+def of_eight_bits(image: Image.Image, name: str, parameter: str) -> Image.Image:
     """The image; an InputError if it has more than 8 bits per channel."""
     if image.mode.startswith(("I", "F")):
         raise InputError(f"{parameter}: {name} has more than 8 bits per channel; convert it first")
@@ -218,14 +201,5 @@ def image_size(path: Path, parameter: str) -> tuple[int, int]:
     Raises:
         InputError: it cannot be read.
     """
-    with _opened(path, parameter) as opened:
-        return opened.size
-
-
-@contextmanager
-def _opened(path: Path, parameter: str):
-    try:
-        with Image.open(path) as opened:
-            yield opened
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{parameter}: {path} cannot be read as an image ({error})") from None
+    with opened(path, parameter) as file:
+        return file.size

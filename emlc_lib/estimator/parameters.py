@@ -11,14 +11,18 @@ import numpy as np
 
 from ..runtime.parameters import ConfigError
 from ..training.config import Config
-from ..training.presets import make_config
+from ..training.presets import own_config
 from .features import PREFIX, check_backbone
 from .sets import Pair
 
 # Fields of Config that images of one's own do not have.
 OF_DATA_SETS = (
-    "noise_type", "human_labels", "human_key", "asymmetric_map", "splits", "resized_copy", "start_weights",
+    "method", "dataset", "preset", "noise_type", "noise", "human_labels", "human_key", "asymmetric_map", "splits",
+    "resized_copy", "start_weights", "n_noisy",
 )  # fmt: skip
+
+# Where images of one's own need other values than the paper's data sets.
+USUAL = {"schedule": "cosine", "start_lr": 0.1, "corruption": "random"}
 
 # Enough steps for a small set, where the epochs are not given.
 LEAST_EPOCHS, LEAST_STEPS = 10, 600
@@ -87,10 +91,7 @@ def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
     missing = [name for name, value in given.items() if value is None]
     if missing:
         raise ConfigError(f"{missing[0]}: must not be None")
-    values = given | dict(
-        dataset="own", preset="quick", method="emlc", noise=0.0, n_clean=m, n_noisy="all", start="random",
-        model="own" if model.startswith(PREFIX) else model,
-    )  # fmt: skip
+    values = given | {"n_clean": m, "start": "random", "model": "own" if model.startswith(PREFIX) else model}
     if model.startswith(PREFIX) and "resnet" not in model:
         values["share_primal"] = False  # emlc_lib.runtime.tangent has no rules for their layers
     options = {} if params["options"] is None else params["options"]
@@ -99,7 +100,7 @@ def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
     fixed = sorted(options.keys() & {*values, *OF_DATA_SETS})
     if fixed:
         raise ConfigError(f"options: {fixed[0]} is set by the estimator, or says nothing of images of one's own")
-    config = make_config(**values, **options)
+    config = own_config(**values, **USUAL | options)
     if config.batch_size > n:
         raise ConfigError(f"batch_size: {config.batch_size} is more than the {n} noisy images")
     if params["epochs"] is None:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.augment import Recipe
-from ..data.experiment_data import Constants, ExperimentData, on_device
-from .images import Images, InputError, read_labels
+from ..data.experiment_data import ExperimentData, on_device
+from ..data.images import InputError
+from ..data.spec import DatasetSpec
+from .images import Images, read_labels
 from .sources import as_images
 
 
@@ -82,35 +83,30 @@ def check_labels(images: Images, classes: np.ndarray) -> None:
         )
 
 
-def experiment_data(
-    pair: Pair, noisy: Tensor, clean: Tensor, *, constants: Constants, recipe: Recipe, device: str
-) -> ExperimentData:
+def experiment_data(pair: Pair, noisy: Tensor, clean: Tensor, spec: DatasetSpec, device: str) -> ExperimentData:
     """The data of a training; the test set is empty, and the true labels are unknown.
 
     Args:
         pair: whose labels and classes they are.
         noisy, clean: (n, channels, h, h) and (m, channels, h, h) uint8, in the pair's order.
-        constants: by which images are standardised.
-        recipe: their augmentation.
+        spec: from :func:`emlc_lib.estimator.features.own_spec`.
         device: where the data go.
     """
-    mean, std = on_device(constants, device)
     clean, clean_labels = clean.to(device), codes(pair.clean.labels, pair.classes).to(device)
     given = codes(pair.noisy.labels, pair.classes).to(device)
     return ExperimentData(
-        classes=[str(c) for c in pair.classes],
-        mean=mean,
-        std=std,
+        [str(c) for c in pair.classes],
+        *on_device(spec.constants, device),
+        spec.recipe,
         noisy_images=noisy.to(device),
         noisy_labels=given,
-        true_labels=given,
+        true_labels=torch.full_like(given, -1),
         clean_images=clean,
         clean_labels=clean_labels,
         validation_images=clean,
         validation_labels=clean_labels,
         test_images=clean[:0],
         test_labels=clean_labels[:0],
-        recipe=recipe,
     )
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .images import Images, InputError, eight_bits, read_folder
+from ..data.images import InputError
+from .images import Images, of_eight_bits, read_folder
 
 
 def as_images(source: Any, parameter: str, *, labelled: bool) -> Images:
@@ -58,41 +58,41 @@ def as_images(source: Any, parameter: str, *, labelled: bool) -> Images:
 def _from_arrays(images: Any, labels: Any, parameter: str) -> Images:
     if hasattr(images, "__len__") and hasattr(labels, "__len__") and len(images) != len(labels):
         raise InputError(f"{parameter}: there are {len(images)} images but {len(labels)} labels")
-    if isinstance(images, Tensor):
-        array = images.detach().cpu()
-    else:
-        try:
-            array = torch.from_numpy(np.ascontiguousarray(images))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{parameter}: the images are no array of numbers ({error})") from None
+    try:
+        array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{parameter}: the images are no array of numbers ({error})") from None
     if array.ndim not in (3, 4):
-        raise InputError(
-            f"{parameter}: images have shape {tuple(array.shape)}, not (n, h, w), (n, h, w, channels) or "
-            "(n, channels, h, w)"
-        )
+        allowed = "(n, h, w), (n, h, w, channels) or (n, channels, h, w)"
+        raise InputError(f"{parameter}: images have shape {array.shape}, not {allowed}")
     if array.ndim == 3:
-        array = array[:, None]
-    elif array.shape[1] not in (1, 3) or (array.shape[3] in (1, 3) and not isinstance(images, Tensor)):
-        array = array.permute(0, 3, 1, 2)
-    if 0 in array.shape[2:]:
+        array = array[..., None]
+    elif array.shape[1] in (1, 3) and (array.shape[3] not in (1, 3) or isinstance(images, Tensor)):
+        array = array.transpose(0, 2, 3, 1)
+    _, *sides, channels = array.shape
+    if 0 in sides:
         raise InputError(f"{parameter}: images have no pixels")
-    if array.shape[1] not in (1, 3):
-        raise InputError(f"{parameter}: images have {array.shape[1]} channels, not 1 or 3")
+    if channels not in (1, 3):
+        raise InputError(f"{parameter}: images have {channels} channels, not 1 or 3")
     array = _eight_bits(array, parameter)
-    return Images(
-        parameter, list(range(len(array))), _labels(labels, parameter), lambda i: array[i],
-        channels=array.shape[1], side=max(array.shape[2:]),
-    )  # fmt: skip
+
+    def load(i: int) -> Image.Image:
+        return Image.fromarray(array[i, :, :, 0] if channels == 1 else array[i])
+
+    names = list(range(len(array)))
+    return Images(parameter, names, _labels(labels, parameter), load, channels, side=max(sides))
 
 
-def _eight_bits(images: Tensor, parameter: str) -> Tensor:
-    if images.dtype == torch.uint8:
+def _eight_bits(images: np.ndarray, parameter: str) -> np.ndarray:
+    if images.dtype == np.uint8:
         return images
-    if not images.is_floating_point():
+    if images.dtype.kind not in "biuf":
+        raise InputError(f"{parameter}: the images are no array of numbers, but of {images.dtype}")
+    if images.dtype.kind != "f":
         raise InputError(f"{parameter}: images of type {images.dtype} must be uint8, or in [0, 1]")
-    if images.numel() and not (images.min() >= 0 and images.max() <= 1):  # NaN fails, too
+    if images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN fails, too
         raise InputError(f"{parameter}: floating-point images must be in [0, 1]; scale them, or pass uint8")
-    return (images * 255).round().to(torch.uint8)
+    return (images * 255).round().astype(np.uint8)
 
 
 def _labels(labels: Any, parameter: str) -> np.ndarray | None:
@@ -115,19 +115,19 @@ def _from_dataset(dataset: Dataset, parameter: str) -> Images:
     items = [dataset[i] for i in range(len(dataset))]
     if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
         raise InputError(f"{parameter}: the data set's items must be (image, label)")
-    loaded = [_one(image, parameter) for image, _ in items]
+    images = [_one(image, parameter) for image, _ in items]
     labels = [label.item() if isinstance(label, Tensor) and label.ndim == 0 else label for _, label in items]
-    sizes = {image.shape[1:] if isinstance(image, Tensor) else image.size[::-1] for image in loaded}
-    grey = all(image.shape[0] == 1 if isinstance(image, Tensor) else image.mode in ("1", "L") for image in loaded)
+    sizes = {image.size for image in images}
+    channels = 1 if all(image.mode in ("1", "L") for image in images) else 3
+    side = max(*sizes.pop()) if len(sizes) == 1 else None
     return Images(
-        parameter, list(range(len(items))), _labels(labels, parameter), loaded.__getitem__,
-        channels=1 if grey else 3, side=max(*sizes.pop()) if len(sizes) == 1 else None,
-    )  # fmt: skip
+        parameter, list(range(len(items))), _labels(labels, parameter), images.__getitem__, channels, side
+    )
 
 
-def _one(image: Any, parameter: str) -> Image.Image | Tensor:
+def _one(image: Any, parameter: str) -> Image.Image:
     if isinstance(image, Image.Image):
-        return eight_bits(image, "an image of the data set", parameter)
+        return of_eight_bits(image, "an image of the data set", parameter)
     if not isinstance(image, Tensor | np.ndarray):
         raise InputError(
             f"{parameter}: the data set's images must be PIL images or arrays, not {type(image).__name__}"

@@ -23,7 +23,7 @@ import pandas as pd
 from ..data.datasets import is_available
 from ..networks.pretrain_config import make_pretrain_config
 from ..networks.simclr import CHECKPOINT as PRETRAINING
-from ..networks.start_weights import start_weights_file
+from ..networks.weights import start_weights_file
 from ..runtime.checkpoint import write_atomically, write_json
 from ..runtime.deadline import OutOfTime, alarm
 from ..runtime.execution import check_device

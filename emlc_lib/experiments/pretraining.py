@@ -17,7 +17,7 @@ from ..networks.backbones import build_features
 from ..networks.pretrain_config import PretrainConfig, make_pretrain_config
 from ..networks.probes import probe
 from ..networks.simclr import CHECKPOINT, Pretrained, estimate_seconds, pretrain
-from ..networks.start_weights import start_weights_file
+from ..networks.weights import start_weights_file
 from ..runtime.checkpoint import load_weights, save_weights, write_atomically, write_json
 from ..runtime.locks import alone
 from ..runtime.parameters import ConfigError
@@ -177,10 +177,6 @@ def card(
 
 def save_pretrained(pretrained: Pretrained, config: PretrainConfig, path: Path) -> None:
     """Writes the feature extractor as safetensors that ``start="simclr"`` takes; large models in 16 bits."""
-    write_atomically(path, lambda p: _write(pretrained, config, p))
-
-
-def _write(pretrained: Pretrained, config: PretrainConfig, path: Path) -> None:
     metadata = {"model": config.model, "dataset": config.dataset, "config": json.dumps(comparable(config))}
     half = config.model in ("resnet_small", "resnet34", "resnet50")
     save_weights(pretrained.features, path, metadata=metadata, half=half)
@@ -193,7 +189,7 @@ def save_with_card(
     path = Path(folder) / start_weights_file(config.dataset, config.model).name
 
     def write(temporary: Path) -> None:
-        _write(pretrained, config, temporary)
+        save_pretrained(pretrained, config, temporary)
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
         write_json(path.with_suffix(".json"), described | {"sha256": digest})
 

@@ -266,8 +266,9 @@ def command(config: Config, processes: int = 1) -> str:
         shown.remove("k")
     if config.noise_type in ("human", "real"):
         shown = [name for name in shown if name != "noise"]
+    notebook = config.spec.notebook
     # The notebook of Clothing1M has no other data set.
-    needed = [n for n in shown if n not in ("dataset", "noise_type")] if config.dataset == "clothing1m" else shown
+    needed = shown if notebook == "03_cifar" else [n for n in shown if n not in ("dataset", "noise_type")]
     text = [f"-p {name} {getattr(config, name)}" for name in needed]
     given = {name: getattr(config, name) for name in [*shown, "human_labels", "human_key", "device"]}
     usual = make_config(**given, device_here=False)
@@ -281,7 +282,6 @@ def command(config: Config, processes: int = 1) -> str:
         text.append(f"-p human_labels FILE.npz -p human_key {config.human_key}")
     if changed:
         text.append(f"-y '{json.dumps({'options': changed})}'")
-    notebook = "11_clothing1m" if config.dataset == "clothing1m" else "03_cifar"
     return " ".join([f"papermill notebooks/{notebook}.ipynb out.ipynb", *text])
 
 

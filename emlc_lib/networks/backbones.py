@@ -5,7 +5,7 @@ Models are built without touching the global random state: weights come from the
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torchvision
@@ -87,22 +87,25 @@ class SmallCNN(nn.Sequential):
         )
 
 
-def _torchvision_resnet(name: str, channels: int) -> tuple[nn.Module, int]:
-    net = getattr(torchvision.models, name)(weights=None)
+def torchvision_features(name: str) -> tuple[nn.Module, int]:
+    """A torchvision model that ends in its embeddings, and their size; on torch's default device.
+
+    Dropout and stochastic depth, which draw from the global generator, are left out.
+    """
+    net = torchvision.models.get_model(name, weights=None)
+    modules = list(net.named_modules())
+    linear, last = [(path, module) for path, module in modules if isinstance(module, nn.Linear)][-1]
+    drawing = [p for p, module in modules if isinstance(module, nn.Dropout | torchvision.ops.StochasticDepth)]
+    for path in (linear, *drawing):
+        net.set_submodule(path, nn.Identity())
+    return net, last.in_features
+
+
+def _cifar_resnet(name: str, channels: int) -> tuple[nn.Module, int]:
+    net, dim = torchvision_features(name)
     # The CIFAR stem: a 3x3 convolution and no pooling, since 32x32 images cannot afford a stride of 4.
     net.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     net.maxpool = nn.Identity()
-    dim = net.fc.in_features
-    net.fc = nn.Identity()
-    return net, dim
-
-
-def _imagenet_resnet50(channels: int) -> tuple[nn.Module, int]:
-    if channels != 3:
-        raise ValueError(f"model: resnet50_imagenet is for colour images, not for {channels} channel")
-    net = torchvision.models.resnet50(weights=None)
-    dim = net.fc.in_features
-    net.fc = nn.Identity()
     return net, dim
 
 
@@ -135,17 +138,17 @@ def build_features(name: str, channels: int, generator: torch.Generator) -> tupl
 
 
 def _features(name: str, channels: int) -> tuple[nn.Module, int]:
-    if name == "small_cnn":
-        return SmallCNN(channels), 64
-    if name == "resnet_narrow":
-        return NarrowResNet(channels), 64
-    if name == "resnet_small":
-        return PooledResNet(channels), 256
-    if name in ("resnet34", "resnet50"):
-        return _torchvision_resnet(name, channels)
-    if name == "resnet50_imagenet":
-        return _imagenet_resnet50(channels)
-    raise ValueError(
-        f"model: {name!r} is not one of small_cnn, resnet_narrow, resnet_small, resnet34, resnet50, "
-        "resnet50_imagenet"
-    )
+    match name:
+        case "small_cnn":
+            return SmallCNN(channels), 64
+        case "resnet_narrow":
+            return NarrowResNet(channels), 64
+        case "resnet_small":
+            return PooledResNet(channels), 256
+        case "resnet34" | "resnet50":
+            return _cifar_resnet(name, channels)
+        case "resnet50_imagenet" if channels == 3:
+            return torchvision_features("resnet50")
+        case "resnet50_imagenet":
+            raise ValueError(f"model: {name} is for colour images, not for {channels} channel")
+    raise ValueError(f"model: {name!r} is not one of {', '.join(get_args(Model))}")

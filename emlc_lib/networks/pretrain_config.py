@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from ..data.datasets import DATASETS
 from ..data.parameters import Dataset
+from ..data.spec import spec_of
 from ..runtime.execution import Precision, check_device, chosen_device
 from ..runtime.parameters import Parameters, checked, refuse_unknown
 from .backbones import Model
-from .views import ViewRecipe
 
 # Parameters that earlier pretrainings do not know.
-LATER = ("views", "smallest", "largest", "projection_hidden", "projection_norm")
+LATER = ("projection_hidden", "projection_norm")
+
+
+def _with_views(dataset: str) -> str:
+    if DATASETS[dataset].views is None:
+        raise ValueError(f"{dataset} has no views for SimCLR; nothing is pretrained on it here")
+    return dataset
 
 
 class PretrainConfig(Parameters):
     """Everything a pretraining depends on. Numbers without a unit in their description are dimensionless."""
 
-    dataset: Dataset
+    dataset: Annotated[Dataset, AfterValidator(_with_views)]
     model: Model
     seed: int = Field(0, ge=0, lt=2**31)
     device: str = "cpu"
     precision: Precision = Field("bfloat16", description="of the network's passes; the loss is in float32")
     epochs: int = Field(gt=0, le=10_000)
-    batch_size: int = Field(512, gt=1, description="images per step")
-    views: int = Field(2, ge=2, le=32, description="views of each image in a step")
+    batch_size: int = Field(512, gt=1, description="images per step, each in two views")
     view_size: int = Field(gt=3, le=512, description="side of the views in pixels")
-    smallest: float | None = Field(
-        None, gt=0, le=1, description="smallest share of an image's area in a view; None takes the data set's"
-    )
-    largest: float | None = Field(None, gt=0, le=1, description="largest share, only together with smallest")
     lr: float = Field(gt=0, le=10, description="highest learning rate of SGD")
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0, le=1)
@@ -43,29 +45,10 @@ class PretrainConfig(Parameters):
     projection_hidden: int | None = Field(None, gt=0, description="of its hidden layer; None: as the embedding")
     projection_norm: bool = Field(False, description="whether its hidden layer has batch norm")
 
-    @field_validator("dataset")
-    @classmethod
-    def _in_memory(cls, dataset: str) -> str:
-        if dataset == "clothing1m":
-            raise ValueError("clothing1m starts from ImageNet (Table 4); nothing is pretrained on it here")
-        return dataset
-
-    @field_validator("largest")
-    @classmethod
-    def _not_below_the_smallest(cls, largest: float | None, info: ValidationInfo) -> float | None:
-        if largest is not None and largest < (info.data.get("smallest") or 1):
-            raise ValueError("is less than smallest, or smallest is missing")
-        return largest
-
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
         return check_device(device)
-
-    def recipe(self, usual: ViewRecipe) -> ViewRecipe:
-        """The augmentations, given those that the data set usually has."""
-        own = {"smallest": self.smallest, "largest": self.largest}
-        return usual._replace(**{name: share for name, share in own.items() if share is not None})
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -87,7 +70,7 @@ class PretrainConfig(Parameters):
 class OwnPretrainConfig(PretrainConfig):
     """The configuration of a pretraining on a user's images."""
 
-    dataset: Literal["own"]
+    dataset: Literal["own"] = "own"
 
 
 # By model: views of 24 pixels cost half of 32, and since crops magnify, their objects have about the size that
@@ -109,8 +92,8 @@ def make_pretrain_config(
 ) -> PretrainConfig:
     """A validated configuration: the model's defaults, overridden by ``changes`` that are not None.
 
-    ``model="auto"`` means the small CNN for digits; otherwise the ResNet of the paper where CUDA is there
-    (ResNet-34, for CIFAR-100 ResNet-50), else the narrow one.
+    ``model="auto"`` means what the data set's ``models`` says: the small CNN for digits; otherwise the ResNet of
+    the paper where CUDA is there (ResNet-34, for CIFAR-100 ResNet-50), else the narrow one.
 
     Raises:
         ConfigError: any unknown name or value that is not allowed.
@@ -118,9 +101,16 @@ def make_pretrain_config(
     refuse_unknown(sorted(changes), PretrainConfig.model_fields)
     device = chosen_device(device)
     if model == "auto":
-        large = "resnet50" if dataset == "cifar100" else "resnet34"
-        model = "small_cnn" if dataset == "digits" else large if device.startswith("cuda") else "resnet_narrow"
-    values = dict(DEFAULTS.get(model, DEFAULTS["resnet_narrow"]))
-    values |= {name: value for name, value in changes.items() if value is not None}
-    cls = OwnPretrainConfig if dataset == "own" else PretrainConfig
-    return checked(cls, dataset=dataset, model=model, device=device, **values)
+        model = spec_of(dataset).models[str(device).startswith("cuda")]
+    return _checked(PretrainConfig, dataset=spec_of(dataset).name, model=model, device=device, **changes)
+
+
+def own_pretrain_config(*, model: str, device: str, **changes) -> OwnPretrainConfig:
+    """The same for a user's images, whose sizes decide over ``view_size`` and ``batch_size``."""
+    return _checked(OwnPretrainConfig, model=model, device=device, **changes)
+
+
+def _checked(cls: type[PretrainConfig], model: str, **values) -> PretrainConfig:
+    defaults = DEFAULTS.get(model, DEFAULTS["resnet_narrow"])
+    given = {name: value for name, value in values.items() if value is not None}
+    return checked(cls, model=model, **defaults | given)

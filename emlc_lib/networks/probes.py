@@ -11,7 +11,8 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import Tensor, nn
 
 from ..data.augment import normalise
-from ..data.datasets import NORMALISATION, ImageSet
+from ..data.datasets import DATASETS, ImageSet
+from ..data.experiment_data import on_device
 from ..runtime.execution import matmul_precision
 
 BATCH = 500
@@ -26,8 +27,8 @@ def embeddings(features: nn.Module, images: Tensor, dataset: str) -> np.ndarray:
     """
     features.eval()
     device = next(features.parameters()).device
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in NORMALISATION[dataset])
-    parts = [features(normalise(part.to(device), mean, std)) for part in images.split(BATCH)]
+    scale = on_device(DATASETS[dataset].constants, device)
+    parts = [features(normalise(part.to(device), *scale)) for part in images.split(BATCH)]
     return torch.cat(parts).cpu().numpy()
 
 

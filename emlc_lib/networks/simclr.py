@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from ..core.teacher import initialise
 from ..data.augment import standardise
-from ..data.datasets import NORMALISATION
+from ..data.datasets import DATASETS
+from ..data.experiment_data import on_device
+from ..data.spec import Constants, ViewRecipe
 from ..runtime.checkpoint import CheckpointWriter, clear_temporaries, read_own_checkpoint, restore
 from ..runtime.divergence import check_finite, smaller_rates, what_is_kept
 from ..runtime.execution import (
@@ -30,7 +32,7 @@ from ..runtime.randomness import Stream, torch_generator
 from ..runtime.schedules import warmup_cosine
 from .backbones import build_features
 from .pretrain_config import PretrainConfig
-from .views import RECIPES, ViewRecipe, random_view
+from .views import random_view
 
 CHECKPOINT = "pretraining.safetensors"
 
@@ -38,25 +40,19 @@ CHECKPOINT = "pretraining.safetensors"
 def nt_xent(projections: Tensor, temperature: float) -> Tensor:
     """NT-Xent, eq. 1 of Chen et al. (2020): each view must find its image's other view among all others.
 
-    With more than two views an image, each must find each of its image's other views among all others, that is
-    L_out of Khosla et al. (2020) with an image as the class.
-
     Args:
-        projections: (views, n, d), at least two views of the same n images, of any length; only their directions
-            count.
+        projections: (2, n, d), two views of the same n images, of any length; only their directions count.
         temperature: tau.
 
     Returns:
-        The mean over all ordered pairs of views of the same image, a scalar.
+        The mean over all 2n views, a scalar.
     """
-    views, n, _ = projections.shape
+    n = projections.shape[1]
     z = F.normalize(projections.flatten(0, 1), dim=1)
     with matmul_precision("float32"):  # TF32 would round similarities to three digits
         similarity = z @ z.T / temperature
     similarity.fill_diagonal_(-torch.inf)
-    log_p = similarity.log_softmax(1)
-    index = torch.arange(views * n, device=z.device)
-    return torch.stack([F.nll_loss(log_p, index.roll(shift * n)) for shift in range(1, views)]).mean()
+    return F.cross_entropy(similarity, torch.arange(2 * n, device=z.device).roll(n))
 
 
 def projection_head(dim: int, hidden: int, out: int, *, norm: bool) -> nn.Module:
@@ -115,7 +111,7 @@ def pretrain(
     *,
     folder: Path | None = None,
     show: bool = True,
-    constants: tuple[Sequence[float], Sequence[float]] | None = None,
+    constants: Constants | None = None,
     recipe: ViewRecipe | None = None,
     on_epoch: Callable[[nn.Module, dict[str, float]], None] | None = None,
 ) -> Pretrained:
@@ -128,7 +124,7 @@ def pretrain(
             pretraining is resumed to the same bits; None keeps none.
         show: whether to show progress.
         constants, recipe: mean and standard deviation of each channel, and the strength of the augmentations;
-            None takes those of ``config.dataset``. See also :meth:`PretrainConfig.recipe`.
+            None takes those of ``config.dataset``.
         on_epoch: called with the feature extractor and each finished epoch's row; it may look, not change; if it
             raises, that epoch's checkpoint is whole.
 
@@ -199,8 +195,8 @@ def _build(config: PretrainConfig, channels: int):
 
 def _augmentation(config, device, constants=None, recipe=None) -> tuple[Tensor, Tensor, ViewRecipe]:
     """Mean and standard deviation to standardise by, and the strength of the augmentations."""
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in constants or NORMALISATION[config.dataset])
-    return mean, std, config.recipe(recipe or RECIPES[config.dataset])
+    spec = DATASETS.get(config.dataset)
+    return *on_device(constants or spec.constants, device), recipe or spec.views
 
 
 def _step(config, networks, optimiser, images, augmentation, t: int, per_epoch: int) -> Tensor:
@@ -210,13 +206,13 @@ def _step(config, networks, optimiser, images, augmentation, t: int, per_epoch: 
     )
     first = t % per_epoch * config.batch_size
     (index,) = to_device(images.device, order[first : first + config.batch_size])
-    # All views in one batch, so that batch norm sees them together.
-    batch = images[index].repeat(config.views, 1, 1, 1)
+    # Both views in one batch, so that batch norm sees them together.
+    batch = images[index].repeat(2, 1, 1, 1)
     generator = torch_generator(config.seed, Stream.PRETRAIN_AUGMENTATION, t)
     views = standardise(random_view(batch, recipe, config.view_size, generator), mean, std)
     with autocast(config.precision, config.device):
         z = networks["projection"](networks["features"](views))
-    loss = nt_xent(z.float().unflatten(0, (config.views, -1)), config.temperature)
+    loss = nt_xent(z.float().unflatten(0, (2, -1)), config.temperature)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..data.spec import ViewRecipe
 from ..runtime.execution import matmul_precision, to_device
 
 # ITU-R 601, as torchvision's grey conversion has it; and the matrix of the YIQ colour space, whose second and
@@ -22,34 +22,6 @@ LUMA = (0.299, 0.587, 0.114)
 
 YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
-
-class ViewRecipe(NamedTuple):
-    """How strongly a data set's images are changed.
-
-    Attributes:
-        smallest: the smallest share of the image's area that a crop keeps.
-        flip: whether half of the views are mirrored.
-        jitter: the largest relative change of brightness, contrast and saturation (SimCLR's strength 0.5: 0.4).
-        hue: the largest turn of the hue, as a share of the circle.
-        grey: the probability that a view loses its colour.
-        largest: the largest share of the image's area that a crop keeps.
-    """
-
-    smallest: float
-    flip: bool
-    jitter: float
-    hue: float
-    grey: float
-    largest: float = 1.0
-
-
-# Chen et al. (2020), appendix B.9, for CIFAR: no blur, strength 0.5. A mirrored digit is no digit.
-RECIPES = {
-    "digits": ViewRecipe(0.6, False, 0.4, 0.0, 0.0),
-    "fashion_mnist": ViewRecipe(0.2, True, 0.4, 0.0, 0.0),
-    "cifar10": ViewRecipe(0.2, True, 0.4, 0.1, 0.2),
-    "cifar100": ViewRecipe(0.2, True, 0.4, 0.1, 0.2),
-}
 
 JITTER_PROBABILITY = 0.8
 
@@ -79,7 +51,7 @@ def random_view(images: Tensor, recipe: ViewRecipe, size: int, generator: torch.
 def crop_maps(n: int, recipe: ViewRecipe, generator: torch.Generator) -> Tensor:
     """(n, 2, 3) affine maps for ``affine_grid``: a crop of random area, aspect ratio (3/4 to 4/3) and place."""
     draw = torch.rand(n, 4, generator=generator)
-    area = recipe.smallest + (recipe.largest - recipe.smallest) * draw[:, 0]
+    area = recipe.smallest + (1 - recipe.smallest) * draw[:, 0]
     ratio = torch.exp((2 * draw[:, 1] - 1) * math.log(4 / 3)).sqrt()
     width, height = (area.sqrt() * ratio).clamp(max=1), (area.sqrt() / ratio).clamp(max=1)
     theta = torch.zeros(n, 2, 3)

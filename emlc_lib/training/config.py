@@ -11,16 +11,14 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, create_model, model_validator
 
+from ..data.spec import OWN, DatasetSpec
 from ..methods import METHODS, MethodParameters
 from ..networks.backbones import Model
-from ..networks.imagenet import check_imagenet_start
-from ..networks.start_weights import are_awaited, check_start_weights
+from ..networks.weights import are_awaited, check_imagenet_start, check_start_weights
 from ..runtime.parameters import ConfigError as ConfigError
 from .run_digest import digest_of, first_identity, identity, without_gone
 
 Preset = Literal["smoke", "quick", "paper"]
-
-CLOTHING1M_PRESETS = "take paper, which needs a GPU, or smoke for a trial on a small tree of its layout"
 
 # Pydantic's context for the configuration of a finished run: the files that it began with may be gone.
 STORED = {"stored": True}
@@ -51,21 +49,15 @@ class Config(MethodParameters):
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Config:
-        if self.preset == "quick" and self.dataset == "clothing1m":
-            raise ValueError(f"preset: quick is not for clothing1m; {CLOTHING1M_PRESETS}")
-        if self.preset == "paper" and not self.dataset.startswith("cifar") and self.dataset != "clothing1m":
-            raise ValueError("preset: paper (Table 4) is defined for cifar10, cifar100 and clothing1m")
-        if info.context is not STORED:
-            self._check_start()
-        return self
-
-    def _check_start(self) -> None:
+        if info.context is STORED:
+            return self
         if self.start == "simclr":
             check_start_weights(self.dataset, self.model, self.start_weights)
         elif self.start == "imagenet":
             check_imagenet_start(self.model, self.start_weights)
         elif self.start_weights is not None:
             raise ValueError("start_weights: is for start simclr and imagenet only")
+        return self
 
     def __reduce__(self):
         # Its class is made on the fly: another process makes its own.
@@ -115,13 +107,25 @@ class Config(MethodParameters):
 
 
 class OwnConfig(Config):
-    """The configuration of a training on a user's images, which come with the data and not from ``load_dataset``.
+    """The configuration of a training on a user's images: their labels are real ones, and there is no preset.
 
     Model ``own`` is a feature extractor that is handed to the trainer.
     """
 
-    dataset: Literal["own"]
+    dataset: Literal["own"] = "own"
+    noise_type: Literal["real"] = "real"
+    preset: None = None
     model: Literal[Model, "own"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_before(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # Files of the first version say preset quick and symmetric noise of rate 0.
+        return {name: value for name, value in values.items() if name not in ("preset", "noise_type", "noise")}
+
+    @property
+    def spec(self) -> DatasetSpec:
+        return OWN
 
 
 def config_class(method: str, own: bool = False) -> type[Config]:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from ..core.metrics import accuracy
 from ..data.augment import normalise
-from ..data.disk_images import DiskImages
 from ..data.experiment_data import ExperimentData
+from ..data.images import DiskImages
 from ..methods.base import Method
 from ..runtime.execution import matmul_precision
 from ..runtime.parallel import interleaved, own_share

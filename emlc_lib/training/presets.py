@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
+from ..data.spec import DatasetSpec, spec_of
 from ..methods import METHODS
 from ..runtime.execution import check_device, chosen_device
 from ..runtime.parameters import ConfigError, checked, did_you_mean, unknown_name
 from ..runtime.schedules import lr_factor, steps_by
-from .config import CLOTHING1M_PRESETS, Config, Preset, config_class
+from .config import Config, config_class
 
 
 def learning_rates(config: Config, n_noisy: int) -> np.ndarray:
@@ -28,7 +29,7 @@ def learning_rates(config: Config, n_noisy: int) -> np.ndarray:
 
 # paper is Table 4. smoke and quick are this project's own, sized for two CPU cores: learning rates that fall to
 # zero, and on CIFAR-10 the weights that this project pretrained by SimCLR. Where none are there for paper, its
-# first run pretrains them.
+# first run pretrains them. What a data set needs in place of these values is in its spec.
 PRESETS: dict[str, dict] = {
     "smoke": dict(
         model="small_cnn", start="random", n_clean=100, epochs=25, schedule="cosine", batch_size=64,
@@ -43,21 +44,6 @@ PRESETS: dict[str, dict] = {
     ),
 }  # fmt: skip
 
-# Where a data set needs other values; for Clothing1M Table 4's again.
-_OF_DATASETS: dict[tuple[str, str], dict] = {
-    ("paper", "cifar100"): dict(model="resnet50"),
-    ("paper", "clothing1m"): dict(
-        noise_type="real", model="resnet50_imagenet", start="imagenet", n_clean=None, epochs=3, batch_size=1024,
-        clean_batch_size=1024, lr=0.1, teacher_lr=0.1, schedule="lr_step",
-    ),
-    ("smoke", "clothing1m"): dict(
-        noise_type="real", n_clean=None, epochs=2, batch_size=16, clean_batch_size=8, schedule="lr_step"
-    ),
-}  # fmt: skip
-
-# In place of SimCLR where no weights come with the package: a supervised start on the clean set.
-WARM_START = dict(start="random", start_steps=1000, start_lr=0.1)
-
 
 def make_config(
     *,
@@ -70,32 +56,27 @@ def make_config(
 ) -> Config:
     """A validated configuration: the preset's values, overridden by ``changes`` that are not None.
 
-    ``preset="auto"`` means ``paper`` where CUDA is there, else ``quick``; for the data sets that the paper
-    does not use it means ``smoke`` (digits) and ``quick`` (Fashion-MNIST). ``device="auto"`` means CUDA
-    where there is one; ``device_here=False`` allows one that only the machine of the run has. On CUDA ``paper``
-    computes in TF32. Nothing is trained here, not even SimCLR weights that are not there.
-    ``n_noisy="all"`` takes every training image that is not clean, whatever the preset, and
-    ``n_clean="all"`` the whole clean list of Clothing1M, which has the presets ``paper`` and ``smoke`` only.
+    ``preset="auto"`` means ``paper`` where CUDA is there and the data set has it, else the data set's first:
+    ``quick``, for digits ``smoke``. ``device="auto"`` means CUDA where there is one; ``device_here=False`` allows
+    one that only the machine of the run has. On CUDA ``paper`` computes in TF32. Nothing is trained here, not even
+    SimCLR weights that are not there. ``n_noisy="all"`` takes every training image that is not clean, whatever the
+    preset, and ``n_clean="all"`` the whole clean list of Clothing1M.
 
     Raises:
         ConfigError: any unknown name or value that is not allowed.
     """
     if not isinstance(method, str) or method not in METHODS:
         raise ConfigError(f"method: {method!r} is not one of {', '.join(METHODS)}{did_you_mean(method, METHODS)}")
-    cls = config_class(method, dataset == "own")
+    spec, cls = spec_of(dataset), config_class(method)
     _refuse_others(changes, method, cls)
     device = chosen_device(device)
     if preset == "auto":
-        preset = _auto_preset(dataset, device)
-    if not isinstance(preset, str) or preset not in PRESETS:
-        known = ["auto", *get_args(Preset)]
-        raise ConfigError(f"preset: {preset!r} is not one of {', '.join(known)}{did_you_mean(preset, known)}")
-    values = dict(PRESETS[preset])
-    values |= _OF_DATASETS.get((preset, str(dataset)), {})
-    if preset == "quick" and dataset == "clothing1m":
-        values["noise_type"] = "real"  # so that the message is about the preset
-    if preset == "quick" and dataset != "cifar10":
-        values |= WARM_START
+        preset = _auto_preset(spec, device)
+    known = [name for name in PRESETS if name in spec.presets]
+    if preset not in known:
+        hint = did_you_mean(preset, known)
+        raise ConfigError(f"preset: {preset!r} is not one of {', '.join(['auto', *known])} for {spec.name}{hint}")
+    values = PRESETS[preset] | spec.presets[preset]
     if preset == "paper" and str(device).startswith("cuda"):
         values["precision"] = "tf32"
     values = {name: value for name, value in values.items() if name in cls.model_fields}
@@ -106,11 +87,30 @@ def make_config(
         values["human_labels"] = str(values["human_labels"])
     config = checked(cls, preset=preset, device=device, dataset=dataset, **values)
     if device_here:
-        try:
-            check_device(device)
-        except ValueError as error:
-            raise ConfigError(f"device: {error} (got {device!r})") from None
+        usable_device(device)
     return config
+
+
+def own_config(*, device: str = "auto", **values) -> Config:
+    """The configuration of a training by EMLC on a user's own images: these values, else the defaults.
+
+    Raises:
+        ConfigError: any unknown name or value that is not allowed.
+    """
+    cls = config_class("emlc", own=True)
+    _refuse_others(values, "emlc", cls)
+    config = checked(cls, method="emlc", device=chosen_device(device), **values)
+    usable_device(device)
+    return config
+
+
+def usable_device(device: str) -> str:
+    """The device, for ``auto`` the one that it means here; a ConfigError if it cannot be used here."""
+    device = chosen_device(device)
+    try:
+        return check_device(device)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"device: {error} (got {device!r})") from None
 
 
 def _refuse_others(values: Mapping[str, Any], method: str, cls: type[Config]) -> None:
@@ -126,13 +126,12 @@ def _refuse_others(values: Mapping[str, Any], method: str, cls: type[Config]) ->
         raise ConfigError(unknown_name(name, cls.model_fields))
 
 
-def _auto_preset(dataset: str, device: str) -> str:
-    if dataset == "digits":
-        return "smoke"
-    if dataset == "fashion_mnist":
-        return "quick"
-    if str(device).startswith("cuda"):
+def _auto_preset(spec: DatasetSpec, device: str) -> str:
+    if "paper" in spec.presets and str(device).startswith("cuda"):
         return "paper"
-    if dataset == "clothing1m":
-        raise ConfigError(f"preset: auto finds no GPU for clothing1m; {CLOTHING1M_PRESETS}")
-    return "quick"
+    first, *others = spec.presets
+    if first == "paper":
+        raise ConfigError(
+            f"preset: auto finds no GPU for {spec.name}; take paper, which needs one, or {' or '.join(others)}"
+        )
+    return first

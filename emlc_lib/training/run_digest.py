@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..methods import METHODS
-from ..networks.imagenet import imagenet_digest
-from ..networks.start_weights import are_awaited, start_weights_file, weights_digest
+from ..networks.weights import are_awaited, imagenet_digest, start_weights_file, weights_digest
 from ..runtime.parameters import ConfigError
 
 if TYPE_CHECKING:
@@ -97,6 +96,6 @@ def _looked_at(config: Config) -> dict[str, Any]:
         unused.add("asymmetric_map")
     if config.schedule != "lr_step":
         unused |= {"lr_step_epoch", "lr_step_factor"}
-    if config.dataset != "clothing1m":
+    if config.spec.in_memory:
         unused.add("resized_copy")
     return {name: value for name, value in config.model_dump().items() if name not in unused}

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from ..core.teacher import Classifier, Teacher, build_teacher, with_head
 from ..data.batches import Batches
 from ..networks.backbones import build_classifier
-from ..networks.imagenet import load_imagenet
-from ..networks.start_weights import start_weights_file
+from ..networks.weights import load_imagenet, start_weights_file
 from ..runtime.checkpoint import load_weights
 from ..runtime.divergence import CHECK_EVERY, check_finite, smaller_rates
 from ..runtime.execution import autocast

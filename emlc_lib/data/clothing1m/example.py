@@ -5,19 +5,18 @@ A picture is a shirt in the colour of its class. Nothing learned from it says an
 
 from __future__ import annotations
 
-from PIL import Image
-from PIL import ImageDraw
-from collections.abc import Iterable
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 import colorsys
-import numpy as np
 import shutil
-from ...core.noise import symmetric_noise
-from .folder import CLASSES, PARTS
-from ...runtime.randomness import Stream, numpy_generator
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ...core.noise import symmetric_noise
+from ...runtime.randomness import Stream, numpy_generator
+from .folder import CLASSES, PARTS
 
 SIZES = {"noisy_train": 42, "clean_train": 30, "clean_val": 14, "clean_test": 15}
 
@@ -28,15 +27,9 @@ _SHIRT = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class MadeUpTree:
-    """What :func:`write_tree` wrote.
-
-    Attributes:
-        folder: the data set's.
-        keys: images by part, in the lists' order.
-        true: the class of every image, which of noisy images no file tells.
-    """
+class MadeUpTree(NamedTuple):
+    """The data set's folder, its images by part in the lists' order, and the class of every image, which of noisy
+    images no file tells."""
 
     folder: Path
     keys: dict[str, list[str]]
@@ -58,19 +51,11 @@ def draw(label: int, number: int) -> Image.Image:
     """The picture of an image: a shirt on grey, 120 to 160 pixels wide and 160 high."""
     width, height = 120 + 4 * (number % 11), 160
     image = Image.new("RGB", (width, height), (90 + 37 * number % 110,) * 3)
-    outline = [(x * width, y * height) for x, y in _SHIRT]
-    ImageDraw.Draw(image).polygon(outline, fill=colour(label, number))
+    ImageDraw.Draw(image).polygon([(x * width, y * height) for x, y in _SHIRT], fill=colour(label, number))
     return image
 
 
-def write_tree(
-    folder: Path,
-    sizes: Mapping[str, int] = SIZES,
-    *,
-    noise: float = 0.0,
-    seed: int = 0,
-    annotations: str = ".",
-) -> MadeUpTree:
+def write_tree(folder: Path, sizes: Mapping[str, int] = SIZES, *, noise: float = 0.0, seed: int = 0) -> MadeUpTree:
     """Writes images, lists and labels. A third of the clean images have a noisy label as well, as some really do.
 
     Args:
@@ -78,20 +63,15 @@ def write_tree(
         sizes: of the four lists; classes take turns.
         noise: rate of symmetric noise (Appendix E) of the labels of ``noisy_train``.
         seed: of the noise.
-        annotations: where below the folder the lists and labels go.
     """
-    text: dict[str, list[str]] = {name: [] for name in ("noisy_label_kv", "clean_label_kv")}
-    keys: dict[str, list[str]] = {}
-    true: dict[str, int] = {}
+    tree, text = MadeUpTree(folder, {}, {}), {"noisy_label_kv": [], "clean_label_kv": []}
     for part, size in sizes.items():
         labels = np.arange(size) % len(CLASSES)
-        given = labels
-        if part == "noisy_train":
-            rng = numpy_generator(seed, Stream.NOISE)
-            given = symmetric_noise(labels, len(CLASSES), noise, rng).noisy
-        keys[part] = []
+        rate = noise if part == "noisy_train" else 0.0
+        given = symmetric_noise(labels, len(CLASSES), rate, numpy_generator(seed, Stream.NOISE)).noisy
+        tree.keys[part] = []
         for i, label in enumerate(labels.tolist()):
-            number = len(true)
+            number = len(tree.true)
             # The published names have commas in them.
             key = f"images/{number % 10}/{number % 7:02d}/{number},{7 * number}.jpg"
             (folder / key).parent.mkdir(parents=True, exist_ok=True)
@@ -99,16 +79,15 @@ def write_tree(
             text[f"{PARTS[part]}_label_kv"].append(f"{key} {given[i]}")
             if PARTS[part] == "clean" and i % 3 == 0:
                 text["noisy_label_kv"].append(f"{key} {(label + i % 2) % len(CLASSES)}")
-            keys[part].append(key)
-            true[key] = label
-    (folder / annotations).mkdir(exist_ok=True)
-    for name, lines in (text | {f"{part}_key_list": found for part, found in keys.items()}).items():
-        (folder / annotations / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    return MadeUpTree(folder, keys, true)
+            tree.keys[part].append(key)
+            tree.true[key] = label
+    for name, lines in (text | {f"{part}_key_list": found for part, found in tree.keys.items()}).items():
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return tree
 
 
 def damage_tree(tree: MadeUpTree) -> dict[str, str]:
-    """Does to a tree, with its labels in the folder itself, what a download can suffer.
+    """Does to a tree what a download can suffer.
 
     Returns:
         The keys of what was harmed: ``broken``, an image cut off; ``lost``, a listed label without its file;
@@ -117,12 +96,9 @@ def damage_tree(tree: MadeUpTree) -> dict[str, str]:
     """
     folder, noisy = tree.folder, tree.keys["noisy_train"]
     faults = {
-        "broken": noisy[3],
-        "lost": tree.keys["clean_train"][5],
-        "unlabelled": noisy[20],
-        "extra": "images/0/00/extra.jpg",
-        "nowhere": "images/9/99/nowhere.jpg",
-    }
+        "broken": noisy[3], "lost": tree.keys["clean_train"][5], "unlabelled": noisy[20],
+        "extra": "images/0/00/extra.jpg", "nowhere": "images/9/99/nowhere.jpg",
+    }  # fmt: skip
     broken = folder / faults["broken"]
     broken.write_bytes(broken.read_bytes()[:400])
     (folder / faults["lost"]).unlink()

@@ -6,18 +6,19 @@ Lists and labels lie in the folder itself or below ``annotations/``; their keys,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-import os
-from ..disk_images import THREADS, open_image
+from typing import Any, NamedTuple
+
 from ...runtime.checkpoint import write_atomically
 from ...runtime.parameters import DataUnavailable
 from ...runtime.progress import progress
-
+from ..images import THREADS, InputError, open_square
 
 CLASSES = (
     "T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker", "Jacket", "Downcoat", "Suit",
@@ -26,23 +27,16 @@ CLASSES = (
 
 # Lists of images by their part in the experiment, and which labels belong to them.
 PARTS = {"noisy_train": "noisy", "clean_train": "clean", "clean_val": "clean", "clean_test": "clean"}
-
 LABELS = ("noisy", "clean")
-
 IMAGES, COPY, LEFT_OUT = "images", "images_224", "left_out.txt"
 
 # The paper gives no sizes; these are the usual ones, and squeezing to a square is what the released code does.
 RESIZE, CROP = 256, 224
 
 
-@dataclass(frozen=True)
-class Annotations:
-    """What the text files say.
-
-    Attributes:
-        keys: images by part, in the files' order.
-        labels: of ``noisy`` and ``clean``, classes 0..13 by image. Some images have both.
-    """
+class Annotations(NamedTuple):
+    """What the text files say: images by part, in the files' order; by ``noisy`` and ``clean`` the classes 0..13 by
+    image. Some images have both labels."""
 
     keys: dict[str, list[str]]
     labels: dict[str, dict[str, int]]
@@ -86,24 +80,11 @@ class FolderReport:
         lines += [f"  {part}: {n} images listed" for part, n in self.sizes.items()]
         for name in ("without_file", "without_label", "repeated", "broken"):
             found = getattr(self, name)
-            count = "not looked for" if found is None else len(found)
-            lines.append(f"  {name.replace('_', ' ')}: {count}{_first(found)}")
+            first = f" ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})" if found else ""
+            lines.append(f"  {name.replace('_', ' ')}: {'not looked for' if found is None else len(found)}{first}")
         lines.append(f"  left out by {LEFT_OUT}: {self.left_out}")
         lines.append(f"  in the way of training: {len(self.blocking) + len(self.repeated)}")
         return "\n".join(lines)
-
-
-def _first(found: list[str] | None, shown: int = 3) -> str:
-    if not found:
-        return ""
-    return f" ({', '.join(found[:shown])}{', ...' if len(found) > shown else ''})"
-
-
-def missing_files(folder: Path) -> list[str]:
-    """The text files and folders that the published layout has and ``folder`` has not."""
-    names = [*(f"{part}_key_list.txt" for part in PARTS), *(f"{kind}_label_kv.txt" for kind in LABELS)]
-    missing = [name for name in names if not _text_file(folder, name).is_file()]
-    return missing if (folder / IMAGES).is_dir() else [*missing, f"{IMAGES}/"]
 
 
 def read_annotations(folder: Path) -> Annotations:
@@ -112,7 +93,7 @@ def read_annotations(folder: Path) -> Annotations:
     Raises:
         DataUnavailable: files are missing, or a line is no key with a label of 0..13; the message names them.
     """
-    if missing := missing_files(folder):
+    if missing := _missing_files(folder):
         raise DataUnavailable(str(FolderReport(folder, missing_files=missing)))
     keys = {part: _lines(folder, f"{part}_key_list.txt") for part in PARTS}
     return Annotations(keys, {kind: _read_labels(folder, f"{kind}_label_kv.txt") for kind in LABELS})
@@ -124,25 +105,23 @@ def inspect_folder(folder: Path, *, decode: bool = False, show: bool = False) ->
     Raises:
         DataUnavailable: a text file has a line that is no key with a label; the message says which.
     """
-    if missing := missing_files(folder):
+    if missing := _missing_files(folder):
         return FolderReport(folder, missing_files=missing)
-    annotations, files = read_annotations(folder), set(_files(folder))
-    listed = list(chain(*annotations.keys.values()))
-    unique = set(listed)
-    labelled = {kind: annotations.labels[kind].keys() for kind in LABELS}
-    without_file = (unique | labelled["noisy"] | labelled["clean"]) - files
-    needed = {key for part, kind in PARTS.items() for key in annotations.keys[part] if key not in labelled[kind]}
-    without_label = needed | (files - labelled["noisy"] - labelled["clean"])
-    repeated = []
-    if len(unique) < len(listed):
-        seen: set[str] = set()
-        repeated = sorted({key for key in listed if key in seen or seen.add(key)})
-    left_out = read_left_out(folder)
-    broken = _broken(folder, sorted(unique & files), show) if decode else None
-    blocking = ((without_file | without_label | set(broken or ())) & unique) - left_out
-    sizes = {part: len(keys) for part, keys in annotations.keys.items()}
+    (keys, labels), files = read_annotations(folder), set(_files(folder))
+    times = Counter(chain(*keys.values()))
+    listed = set(times)
+    without_file = (listed | labels["noisy"].keys() | labels["clean"].keys()) - files
+    needed = {key for part, kind in PARTS.items() for key in keys[part] if key not in labels[kind]}
+    without_label = needed | (files - labels["noisy"].keys() - labels["clean"].keys())
+    broken, left_out = None, read_left_out(folder)
+    if decode:
+        there = sorted(listed & files)
+        found = _each(lambda key: _is_broken(folder / key), there, show)
+        broken = [key for key, bad in zip(there, found, strict=True) if bad]
+    blocking = ((without_file | without_label | set(broken or ())) & listed) - left_out
     return FolderReport(
-        folder, sizes, [], sorted(without_file), sorted(without_label), repeated, broken, sorted(blocking),
+        folder, {part: len(found) for part, found in keys.items()}, [], sorted(without_file),
+        sorted(without_label), sorted(key for key, n in times.items() if n > 1), broken, sorted(blocking),
         len(left_out),
     )  # fmt: skip
 
@@ -168,24 +147,20 @@ def write_copy(folder: Path, *, show: bool = False) -> int:
         The number of images that were written.
 
     Raises:
-        DataUnavailable: the folder is not in order, or an image is broken; what was written stays.
+        DataUnavailable: the folder is not in order. InputError: an image is broken; what was written stays.
     """
     report = inspect_folder(folder)
     if not report.usable:
         raise DataUnavailable(str(report))
-    left_out = read_left_out(folder)
-    keys = [key for key in chain(*read_annotations(folder).keys.values()) if key not in left_out]
-    keys = [key for key in keys if not copied(folder, key).is_file()]
+    unused, listed = read_left_out(folder), chain(*read_annotations(folder).keys.values())
+    keys = [key for key in listed if key not in unused and not copied(folder, key).is_file()]
 
     def write(key: str) -> None:
-        image = open_image(folder / key, resize=RESIZE, crop=CROP)
-        copied(folder, key).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(copied(folder, key), lambda p: image.save(p, "JPEG", quality=95, subsampling=0))
+        image, copy = open_square(folder / key, resize=RESIZE, crop=CROP), copied(folder, key)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(copy, lambda path: image.save(path, "JPEG", quality=95, subsampling=0))
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        for _ in progress(pool.map(write, keys), total=len(keys), desc="images", show=show):
-            pass
-    return len(keys)
+    return len(_each(write, keys, show))
 
 
 def copied(folder: Path, key: str) -> Path:
@@ -193,17 +168,23 @@ def copied(folder: Path, key: str) -> Path:
     return folder / COPY / Path(key).relative_to(IMAGES)
 
 
-def _broken(folder: Path, keys: list[str], show: bool) -> list[str]:
-    def fails(key: str) -> bool:
-        try:
-            open_image(folder / key, resize=RESIZE, crop=CROP)
-        except DataUnavailable:
-            return True
-        return False
-
+def _each(function: Callable[[str], Any], keys: list[str], show: bool) -> list[Any]:
     with ThreadPoolExecutor(THREADS) as pool:
-        found = progress(pool.map(fails, keys), total=len(keys), desc="images", show=show)
-        return [key for key, bad in zip(keys, found, strict=True) if bad]
+        return list(progress(pool.map(function, keys), total=len(keys), desc="images", show=show))
+
+
+def _is_broken(path: Path) -> bool:
+    try:
+        open_square(path, resize=RESIZE, crop=CROP)
+    except InputError:
+        return True
+    return False
+
+
+def _missing_files(folder: Path) -> list[str]:
+    names = [*(f"{part}_key_list.txt" for part in PARTS), *(f"{kind}_label_kv.txt" for kind in LABELS)]
+    missing = [name for name in names if not _text_file(folder, name).is_file()]
+    return missing if (folder / IMAGES).is_dir() else [*missing, f"{IMAGES}/"]
 
 
 def _text_file(folder: Path, name: str) -> Path:
@@ -228,7 +209,7 @@ def _read_labels(folder: Path, name: str) -> dict[str, int]:
     return labels
 
 
-def _files(folder: Path) -> Iterable[str]:
+def _files(folder: Path) -> Iterator[str]:
     for directory, _, names in os.walk(folder / IMAGES):
         relative = Path(directory).relative_to(folder).as_posix()
         yield from (f"{relative}/{name}" for name in names)

@@ -1,4 +1,6 @@
-"""Clothing1M (section 4.2), drawn from disk in training; ``python -m emlc_lib.data.clothing1m.prepare`` checks a folder.
+"""Clothing1M (section 4.2), drawn from disk in training.
+
+``python -m emlc_lib.data.clothing1m.prepare`` checks a folder.
 
 The clean set is the published clean training list, the epoch is chosen on the published validation list. The
 noisy labels are the crawled ones; nobody knows the true labels of those images, so they are -1 and the recovery
@@ -7,22 +9,38 @@ of labels is not a number.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
-import argparse
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
+
 from ...core.noise import NoisyLabels, transition_matrix
-from .folder import CLASSES, COPY, CROP, LEFT_OUT, PARTS, RESIZE, copied, inspect_folder, leave_out, read_annotations, read_left_out, write_copy
-from ..datasets import NORMALISATION
-from ..disk_images import DiskImages
-from ..experiment_data import ExperimentData
-from ..splits import Split
 from ...runtime.parameters import DataUnavailable
 from ...runtime.places import data_root
 from ...runtime.randomness import Stream, numpy_generator
-from ..parameters import DataParameters
+from ..experiment_data import ExperimentData, on_device
+from ..images import DiskImages, InputError
+from ..splits import Split
+from .folder import (
+    CLASSES,
+    COPY,
+    CROP,
+    LEFT_OUT,
+    PARTS,
+    RESIZE,
+    copied,
+    inspect_folder,
+    leave_out,
+    read_annotations,
+    read_left_out,
+    write_copy,
+)  # fmt: skip
 
+if TYPE_CHECKING:
+    from ..parameters import DataParameters
 
 COMMAND = "python -m emlc_lib.data.clothing1m.prepare"
 
@@ -60,47 +78,41 @@ def prepare_clothing1m(
         part: np.array([k for k in found if k not in left_out], dtype=str)
         for part, found in annotations.keys.items()
     }
-    labels = {
-        part: np.array([annotations.labels[kind][key] for key in keys[part]], dtype=np.int64)
-        for part, kind in PARTS.items()
-    }
     rng = numpy_generator(config.seed, Stream.SPLIT)
     clean = _some("n_clean", config.n_clean, len(keys["clean_train"]), rng)
     noisy = _some("n_noisy", config.n_noisy, len(keys["noisy_train"]), rng)
-    for name, size, part, chosen in (
-        ("batch_size", config.batch_size, "noisy", noisy),
-        ("clean_batch_size", config.clean_batch_size, "clean", clean),
-    ):
-        if size > len(chosen):
-            raise ValueError(f"{name}: {size} is more than the {len(chosen)} {part} samples")
-    validation = np.arange(len(keys["clean_val"]))
-    given, mean_std = labels["noisy_train"][noisy], NORMALISATION["clothing1m"]
-    corruption = NoisyLabels(given, np.full(len(given), -1), _transitions(annotations.labels, keys["clean_train"]))
-    mean, std = (torch.tensor(value, device=config.device)[:, None, None] for value in mean_std)
+    for name, part, chosen in (("batch_size", "noisy", noisy), ("clean_batch_size", "clean", clean)):
+        if getattr(config, name) > len(chosen):
+            raise ValueError(f"{name}: {getattr(config, name)} is more than the {len(chosen)} {part} samples")
+    keys["clean_train"], keys["noisy_train"] = keys["clean_train"][clean], keys["noisy_train"][noisy]
 
-    def images(part: str, chosen: np.ndarray | slice = slice(None)) -> DiskImages:
+    def images(part: str) -> DiskImages:
         place = (lambda key: copied(folder, key)) if config.resized_copy else (lambda key: folder / key)
-        paths = [str(place(key)) for key in keys[part][chosen]]
+        paths = [str(place(key)) for key in keys[part]]
         return DiskImages(paths, side=crop, resize=None if config.resized_copy else resize, device=config.device)
 
-    def on_device(values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(config.device)
+    def labels(part: str) -> torch.Tensor:
+        known = annotations.labels[PARTS[part]]
+        return torch.tensor([known[key] for key in keys[part]], dtype=torch.int64, device=config.device)
 
+    given = labels("noisy_train")
+    unknown = np.full(len(given), -1)
+    transitions = _transitions(annotations.labels, annotations.keys["clean_train"], left_out)
     return ExperimentData(
-        classes=list(CLASSES),
-        mean=mean,
-        std=std,
-        noisy_images=images("noisy_train", noisy),
-        noisy_labels=on_device(given),
-        true_labels=on_device(corruption.true),
-        clean_images=images("clean_train", clean),
-        clean_labels=on_device(labels["clean_train"][clean]),
+        list(CLASSES),
+        *on_device(config.spec.constants, config.device),
+        config.spec.recipe,
+        noisy_images=images("noisy_train"),
+        noisy_labels=given,
+        true_labels=torch.from_numpy(unknown).to(config.device),
+        clean_images=images("clean_train"),
+        clean_labels=labels("clean_train"),
         validation_images=images("clean_val"),
-        validation_labels=on_device(labels["clean_val"]),
+        validation_labels=labels("clean_val"),
         test_images=images("clean_test"),
-        test_labels=on_device(labels["clean_test"]),
-        corruption=corruption,
-        split=Split(clean, noisy, validation),
+        test_labels=labels("clean_test"),
+        corruption=NoisyLabels(given.cpu().numpy(), unknown, transitions),
+        split=Split(clean, noisy, np.arange(len(keys["clean_val"]))),
     )
 
 
@@ -112,8 +124,8 @@ def _some(name: str, wanted: int | None, there: int, rng: np.random.Generator) -
     return np.sort(order[:wanted])
 
 
-def _transitions(labels: dict[str, dict[str, int]], keys: np.ndarray) -> np.ndarray:
-    both = [(labels["clean"][key], labels["noisy"][key]) for key in keys if key in labels["noisy"]]
+def _transitions(labels: dict[str, dict[str, int]], keys: list[str], left_out: set[str]) -> np.ndarray:
+    both = [(labels["clean"][k], labels["noisy"][k]) for k in keys if k in labels["noisy"] and k not in left_out]
     true, noisy = np.array(both, dtype=np.int64).reshape(-1, 2).T
     return transition_matrix(true, noisy, len(CLASSES))
 
@@ -136,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{write_copy(args.folder, show=True)} images written to {args.folder / COPY}")
             return 0
         report = inspect_folder(args.folder, decode=args.decode, show=True)
-    except DataUnavailable as error:
+    except (DataUnavailable, InputError) as error:
         print(error)
         return 1
     print(report)

@@ -1,45 +1,60 @@
-"""Images that stay on disk until a batch needs them, behind the indexing that tensors have."""
+"""Image files, and images that stay on disk until a batch needs them, behind the indexing that tensors have."""
 
 from __future__ import annotations
 
-from PIL import Image
-from collections.abc import Sequence
-from concurrent.futures import Future
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from torch import Tensor
-import numpy as np
 import os
-import torch
-from ..runtime.parameters import DataUnavailable
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
 
 # Pillow releases the interpreter lock while it decodes and resizes, so threads are enough.
 THREADS = min(32, os.cpu_count() or 1)
 
 
-def open_image(path: Path, *, resize: int | None, crop: int) -> Image.Image:
+class InputError(ValueError):
+    """Images or labels cannot be used. The message begins with the name of the parameter they were given by."""
+
+
+@contextmanager
+def opened(path: Path, parameter: str) -> Iterator[Image.Image]:
+    """An image file, in any format that Pillow reads; what is done with it in the block may decode it.
+
+    Raises:
+        InputError: there is no such file, or it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{parameter}: {path} cannot be read as an image ({reason})") from error
+
+
+def open_square(path: Path, *, resize: int | None, crop: int) -> Image.Image:
     """An RGB image of ``crop`` x ``crop`` pixels: squeezed to a square of side ``resize``, then its centre.
 
     Args:
-        path: of an image in any format that Pillow reads.
         resize: side of the square before cropping (bilinear, antialiased); None for files that are cropped.
         crop: side of the result.
 
     Raises:
-        DataUnavailable: there is no such file, it cannot be decoded, or it is not cropped although it should be.
+        InputError: the file cannot be read, or is not cropped although it should be.
     """
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataUnavailable(f"{path} cannot be read as an image ({type(error).__name__}: {error})") from error
+    with opened(path, "dataset") as file:
+        image = file.convert("RGB")
     if resize is not None:
         image = image.resize((resize, resize), Image.Resampling.BILINEAR)
         border = (resize - crop) // 2
         image = image.crop((border, border, border + crop, border + crop))
     if image.size != (crop, crop):
-        raise DataUnavailable(f"{path} has {image.width} x {image.height} pixels instead of {crop} x {crop}")
+        size = f"{image.width} x {image.height}"
+        raise InputError(f"dataset: {path} has {size} pixels instead of {crop} x {crop}")
     return image
 
 
@@ -73,13 +88,13 @@ class DiskImages:
         """uint8 (len(index), 3, side, side) for integer indices (m,) or a slice.
 
         Raises:
-            DataUnavailable: a file is missing or damaged; the message names it.
+            InputError: a file is missing or damaged; the message names it.
         """
         wanted, (ahead, futures) = self._numbers(index), self._ahead
         if not wanted:
             return torch.empty((0, *self.shape[1:]), dtype=torch.uint8, device=self.device)
         if wanted != ahead:
-            futures = [self._pool.submit(self._decode, i) for i in wanted]
+            futures = self._begun(wanted)
         else:
             self._ahead = ((), [])
         return torch.stack([future.result() for future in futures]).to(self.device)
@@ -90,11 +105,14 @@ class DiskImages:
         if wanted != self._ahead[0]:
             for future in self._ahead[1]:
                 future.cancel()
-            self._ahead = (wanted, [self._pool.submit(self._decode, i) for i in wanted])
+            self._ahead = (wanted, self._begun(wanted))
 
     def _numbers(self, index: Tensor | slice) -> tuple[int, ...]:
         return tuple(range(*index.indices(len(self))) if isinstance(index, slice) else index.tolist())
 
+    def _begun(self, wanted: tuple[int, ...]) -> list[Future]:
+        return [self._pool.submit(self._decode, i) for i in wanted]
+
     def _decode(self, i: int) -> Tensor:
-        image = open_image(Path(self.paths[i]), resize=self.resize, crop=self.side)
+        image = open_square(Path(self.paths[i]), resize=self.resize, crop=self.side)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
