@@ -23,6 +23,7 @@ FILE = Path(__file__).with_suffix(".json")
 STEPS = 10
 RUNS: dict[str, dict] = {
     **{method: {"method": method} for method in METHODS},
+    "distilled": {"method": "distilled", "n_noisy": 160},  # five steps of each part
     "emlc, asymmetric": {"noise_type": "asymmetric", "noise": 0.4},
     "emlc, k = 5": {"k": 5},
     "emlc, k = 5, momentum-aware": {"k": 5, "meta_weights": "momentum"},

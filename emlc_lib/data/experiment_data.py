@@ -20,7 +20,7 @@ class ExperimentData:
 
     Images may stay on disk (:class:`~emlc_lib.data.images.DiskImages`, indexed like tensors). ``true_labels`` are
     the labels of the noisy set before corruption, for evaluation only; -1 where nobody knows them. ``recipe`` is
-    the augmentation. ``corruption`` and ``split`` are None, and ``test_images`` may be empty, for a user's own images.
+    the augmentation. For a user's own images ``corruption`` and ``split`` are None, and ``test_images`` may be empty.
     """
 
     classes: list[str]

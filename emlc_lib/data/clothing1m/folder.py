@@ -35,8 +35,8 @@ RESIZE, CROP = 256, 224
 
 
 class Annotations(NamedTuple):
-    """What the text files say: images by part, in the files' order; by ``noisy`` and ``clean`` the classes 0..13 by
-    image. Some images have both labels."""
+    """What the text files say: images by part, in the files' order; by ``noisy`` and ``clean`` the classes 0..13
+    by image. Some images have both labels."""
 
     keys: dict[str, list[str]]
     labels: dict[str, dict[str, int]]
