@@ -20,7 +20,8 @@ class ExperimentData:
 
     Images may stay on disk (:class:`~emlc_lib.data.images.DiskImages`, indexed like tensors). ``true_labels`` are
     the labels of the noisy set before corruption, for evaluation only; -1 where nobody knows them. ``recipe`` is
-    the augmentation. For a user's own images ``corruption`` and ``split`` are None, and ``test_images`` may be empty.
+    the augmentation. For a user's own images ``corruption`` and ``split`` are None, and there may be no
+    ``test_images``.
     """
 
     classes: list[str]
