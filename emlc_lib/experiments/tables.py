@@ -21,7 +21,7 @@ TABLE_1_COLUMNS = [
     ("cifar100", "symmetric", 0.5), ("cifar100", "symmetric", 0.8), ("cifar100", "symmetric", 0.9),
 ]  # fmt: skip
 
-_ROWS: dict[str, list[float | tuple[float, float] | None]] = {
+TABLE_1: dict[str, list[float | tuple[float, float] | None]] = {
     "cross_entropy": [86.8, 79.4, 62.9, 42.7, 83.2, 62.0, 46.7, 19.9, 10.1],
     "mwnet": [89.76, None, 56.56, None, 88.69, 66.73, None, 19.04, None],
     "mlnt": [92.9, 88.8, 76.1, 58.3, 88.6, 67.7, 58.0, 40.1, 14.3],
@@ -220,7 +220,7 @@ def _in_paper(method: str, k: int, column: tuple[str, str, float]) -> tuple[floa
     row = f"emlc k={k}" if method == "emlc" else method
     if column[0] == "clothing1m":
         return next(((value, None) for _, name, _, value in _TABLE_2 if name == row), None)
-    if row not in _ROWS or column not in TABLE_1_COLUMNS:
+    if row not in TABLE_1 or column not in TABLE_1_COLUMNS:
         return None
-    value = _ROWS[row][TABLE_1_COLUMNS.index(column)]
+    value = TABLE_1[row][TABLE_1_COLUMNS.index(column)]
     return value if isinstance(value, tuple) or value is None else (value, None)

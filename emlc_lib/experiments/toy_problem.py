@@ -92,31 +92,37 @@ def inner_steps(
 
 
 def compare_weights(
-    *, ks: Sequence[int], lrs: Sequence[float], momenta: Sequence[float], seeds: Sequence[int], warm: int = 40
+    *,
+    ks: Sequence[int],
+    lrs: Sequence[float],
+    momenta: Sequence[float],
+    seeds: Sequence[int],
+    curvatures: Sequence[float] = (1.0,),
+    warm: int = 40,
 ) -> pd.DataFrame:
     """Errors of k-step weights against the exact meta-gradient, after ``warm`` ordinary training steps.
 
     For every combination the student is first trained on corrected labels with the same lr and momentum (and
     the teacher on clean labels), so that momentum is in its stride; then k steps are taken and remembered.
+    ``curvatures`` are the c in H_ww = c I that the weights assume; the paper's is 1.
 
     Returns:
-        One row per combination and kind of weights (``paper``, ``momentum-aware``): ``relative_error``
-        |approximate - exact| / |exact|, ``cosine``, and ``scale`` |approximate| / |exact|.
+        One row per combination, ``curvature`` and kind of ``weights`` (``paper``, ``momentum-aware``):
+        ``relative_error`` |approximate - exact| / |exact|, ``cosine``, and ``scale`` |approximate| / |exact|.
     """
     rows = []
     for seed in seeds:
         for lr in lrs:
             for momentum in momenta:
                 for k in ks:
-                    for kind, approximate, exact in _gradients(seed, lr, momentum, k, warm):
-                        rows.append(
-                            {"seed": seed, "lr": lr, "momentum": momentum, "k": k, "weights": kind}
-                            | gradient_errors_of(approximate, exact)
-                        )
+                    setting = {"seed": seed, "lr": lr, "momentum": momentum, "k": k}
+                    for kind, c, approximate, exact in _gradients(*setting.values(), curvatures, warm):
+                        errors = gradient_errors_of(approximate, exact)
+                        rows.append(setting | {"weights": kind, "curvature": c} | errors)
     return pd.DataFrame(rows)
 
 
-def _gradients(seed: int, lr: float, momentum: float, k: int, warm: int):
+def _gradients(seed: int, lr: float, momentum: float, k: int, curvatures: Sequence[float], warm: int):
     student, teacher, x, given, true = digits_problem(seed)
     optimiser = torch.optim.SGD(student.parameters(), lr, momentum=momentum)
     teacher_optimiser = torch.optim.SGD(teacher.parameters(), 0.1)
@@ -139,5 +145,7 @@ def _gradients(seed: int, lr: float, momentum: float, k: int, warm: int):
     g_w, _ = clean_gradient(student, x[i], true[i])
     exact = gradient_vector(exact_surrogate(student, steps, g_w, lr=lr, momentum=momentum), teacher)
     for kind, mu in (("paper", 0.0), ("momentum-aware", momentum)):
-        weights = lookahead_weights(k, lr=lr, momentum=mu)
-        yield kind, gradient_vector(k_step_surrogate(student, steps, g_w, lr=lr, weights=weights), teacher), exact
+        for c in curvatures:
+            weights = lookahead_weights(k, lr=lr, momentum=mu, curvature=c)
+            approximate = k_step_surrogate(student, steps, g_w, lr=lr, weights=weights)
+            yield kind, c, gradient_vector(approximate, teacher), exact
