@@ -305,11 +305,17 @@ def test_a_contact_sheet_names_both_labels_of_every_image():
 
 
 def test_option_effects_keep_their_order_from_the_top():
-    summary = pd.DataFrame({"n": [2, 2], "mean": [60.0, 50.0], "std": [1.0, np.nan]}, index=["base", "other"])
-    (axis,) = figures.option_effects(summary, {"base": "-"}).axes
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["base", "other"]
-    assert axis.yaxis_inverted()
-    assert axis.containers[0].lines[0].get_xdata() == pytest.approx([60, 50])
+    columns = {"difference": [0.0, -3.0], "±": [0.5, np.nan], "pairs": [2, 1], "recovery": [60.0, 50.0]}
+    left, right = figures.option_effects(pd.DataFrame(columns, index=["base", "other"])).axes
+    assert [t.get_text() for t in left.get_yticklabels()] == ["base (2)", "other (1)"]
+    assert left.yaxis_inverted()
+    points = [container.lines[0] for container in left.containers]
+    assert [point.get_xdata()[0] for point in points] == [0, -3]
+    assert [point.get_markerfacecolor() == "white" for point in points] == [
+        False,
+        True,
+    ]  # one seed has no interval
+    assert list(right.lines[0].get_xdata()) == [60, 50]
 
 
 def test_gradient_error_curves():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from ...runtime.palette import BLUE, GREEN, GREY, ORANGE, PINK
@@ -91,15 +90,26 @@ def cost_growth(growth: pd.DataFrame) -> Figure:
 
 
 def data_rates(rates: pd.DataFrame) -> Figure:
-    """Images per second of each pipeline at its largest batch, on a logarithmic scale."""
-    rows = rates[rates["batch"] == rates["batch"].max()]
+    """Images per second of each pipeline by batch size: medians with quartiles, on a logarithmic axis."""
+    pipelines = list(rates["pipeline"].unique())
     with style():
-        figure, axis = plt.subplots(figsize=(8, 3))
-        sns.barplot(rows, x="images_per_second", y="pipeline", hue="how", palette=[BLUE, GREY], ax=axis)
-        for bars in axis.containers:
-            axis.bar_label(bars, fmt="{:,.0f}", fontsize=9, padding=3)
-        axis.set_xscale("log")
-        axis.set_xlim(right=6 * rows["images_per_second"].max())
-        axis.set(xlabel=f"images per second, batches of {rows['batch'].max()}", ylabel="")
-        axis.legend(fontsize=9, title=None, loc="upper left", bbox_to_anchor=(1, 1))
+        figure, axes = plt.subplots(1, rates["batch"].nunique(), figsize=(11, 2.8), sharex=True, sharey=True)
+        for axis, (batch, rows) in zip(np.atleast_1d(axes), rates.groupby("batch"), strict=True):
+            for (how, part), colour, marker in zip(
+                rows.groupby("how", sort=False), (BLUE, GREY), ("o", "s"), strict=True
+            ):
+                middle = part["images_per_second"]
+                errors = np.clip([middle - part["low"], part["high"] - middle], 0, None)
+                places = [pipelines.index(name) for name in part["pipeline"]]
+                axis.errorbar(
+                    middle, places, xerr=errors, color=colour, marker=marker, ls="", capsize=3, label=how
+                )
+            axis.set(title=f"batches of {batch}", xlabel="images per second (log)", xscale="log")
+            low, high = rates["low"].min(), rates["high"].max()
+            ticks = [t for e in range(1, 8) for t in (10**e, 3 * 10**e) if low <= t <= high]
+            axis.set_xticks(ticks, [f"{t:,}" for t in ticks])
+            axis.minorticks_off()
+            axis.set_yticks(range(len(pipelines)), pipelines)
+        np.atleast_1d(axes)[0].invert_yaxis()
+        np.atleast_1d(axes)[-1].legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -62,7 +62,9 @@ def meta_losses(curves: pd.DataFrame, caption: str = "") -> Figure:
         ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if low <= t <= high]
         axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
         axis.minorticks_off()
-        axis.set(xlabel="iteration (student steps)", ylabel="student's loss on the clean batch", xlim=(0, None))
+        axis.set(
+            xlabel="iteration (student steps)", ylabel="student's loss on the clean batch (log)", xlim=(0, None)
+        )
         axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.suptitle(caption, fontsize=9)
     return figure
@@ -118,30 +120,36 @@ def accuracy_over_k(table: pd.DataFrame, caption: str = "") -> Figure:
         axis.set_xscale("log")
         axis.set_xticks(ks, [f"{k:g}" for k in ks])
         axis.minorticks_off()
-        axis.set(xlabel="look-ahead steps k", ylabel="test accuracy, %")
+        low, high = axis.get_ylim()
+        middle, half = (low + high) / 2, max(5, (high - low) / 2)  # one seed's noise is not to fill the axis
+        axis.set(xlabel="look-ahead steps k", ylabel="test accuracy, %", ylim=(middle - half, middle + half))
         axis.legend(title="weights of the steps", fontsize=9, title_fontsize=9)
         figure.suptitle(caption, fontsize=9)
     return figure
 
 
-def option_effects(summary: pd.DataFrame, baselines: Mapping[str, str], caption: str = "") -> Figure:
-    """Test accuracy by the name of an option, as points with standard deviations, in the order given.
+def option_effects(summary: pd.DataFrame, caption: str = "") -> Figure:
+    """What options change: test accuracy against a baseline, paired by seed with 95 % intervals, and recovery.
 
     Args:
-        summary: :func:`emlc_lib.experiments.studies.summarise_study`, with names as index.
-        baselines: names of rows by which the others are judged, and their line style.
+        summary: :func:`emlc_lib.experiments.studies.summarise_study` with a baseline, names as index. Differences
+            without an interval, of one seed, are hollow; in brackets the number of seeds.
     """
+    places = range(len(summary))
     with style():
-        figure, axis = plt.subplots(figsize=(8, 0.42 * len(summary) + 1))
-        places = range(len(summary))
-        axis.errorbar(
-            summary["mean"], places, xerr=summary["std"].fillna(0), color=BLUE, marker="o", ls="", capsize=3
-        )
-        for name, line in baselines.items():
-            axis.axvline(summary.loc[name, "mean"], color=GREY, ls=line, lw=1, zorder=0)
-        axis.set_yticks(places, summary.index)
-        axis.invert_yaxis()
-        axis.set_xlabel(f"test accuracy, % ({seed_count(summary['n'])})")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.42 * len(summary) + 1.2), sharey=True)
+        for place, difference, half in zip(places, summary["difference"], summary["±"], strict=True):
+            look = {"color": BLUE, "marker": "o", "capsize": 3}
+            if pd.isna(half):
+                left.errorbar(difference, place, mfc="white", **look)
+            else:
+                left.errorbar(difference, place, xerr=half, **look)
+        left.axvline(0, color=GREY, lw=1, zorder=0)
+        left.set_yticks(places, [f"{name} ({n})" for name, n in summary["pairs"].items()])
+        left.invert_yaxis()
+        left.set_xlabel("accuracy, points over the baseline")
+        right.plot(summary["recovery"], places, color=GREEN, marker="s", ls="")
+        right.set(xlabel="labels right, %", xlim=(0, 100))
         figure.suptitle(caption, fontsize=9)
     return figure
 
