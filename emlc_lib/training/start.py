@@ -13,10 +13,10 @@ from ..data.batches import Batches
 from ..networks.backbones import build_classifier
 from ..networks.weights import load_imagenet, start_weights_file
 from ..runtime.checkpoint import load_weights
-from ..runtime.divergence import CHECK_EVERY, check_finite, smaller_rates
+from ..runtime.divergence import check_finite, smaller_rates
 from ..runtime.execution import autocast
+from ..runtime.loop import epochs
 from ..runtime.parallel import average_gradients
-from ..runtime.progress import progress
 from ..runtime.randomness import Stream, torch_generator
 from ..runtime.schedules import warmup_cosine
 from .config import Config
@@ -81,8 +81,8 @@ def warm_up(model: Classifier, config: Config, batches: Batches, *, show: bool =
     optimiser = torch.optim.SGD(model.parameters(), config.start_lr, momentum=0.9)
     size = min(config.batch_size, len(batches.data.clean_labels))
     model.train()
-    losses: list[dict[str, Tensor]] = []
-    for t in progress(range(steps), total=steps, desc="warm-up on the clean set", show=show):
+
+    def step(t: int) -> dict[str, Tensor]:
         optimiser.param_groups[0]["lr"] = config.start_lr * warmup_cosine(t, steps, rise)
         batch = batches.clean(t, size, start=True)
         optimiser.zero_grad(set_to_none=True)
@@ -91,9 +91,12 @@ def warm_up(model: Classifier, config: Config, batches: Batches, *, show: bool =
         loss.backward()
         average_gradients(model.parameters())
         optimiser.step()
-        losses.append({"loss of the warm-up on the clean set": loss.detach()})
-        if len(losses) == CHECK_EVERY or t + 1 == steps:
-            cure = smaller_rates({"start_lr": config.start_lr}, config.precision)
-            kept = "This was before the training"
-            check_finite(losses, {"classifier": model}, {"sgd": optimiser}, last_step=t, kept=kept, cure=cure)
-            losses.clear()
+        return {"loss of the warm-up on the clean set": loss.detach()}
+
+    def check(log: list[dict[str, Tensor]], t: int) -> None:
+        kept, cure = "This was before the training", smaller_rates({"start_lr": config.start_lr}, config.precision)
+        check_finite(log, {"classifier": model}, {"sgd": optimiser}, last_step=t, kept=kept, cure=cure)
+
+    what = "warm-up on the clean set"
+    for _ in epochs(step, range(steps), ends=(steps - 1).__eq__, check=check, desc=what, show=show):
+        pass
