@@ -117,7 +117,7 @@ MISTAKES = [
     ("sweep -p seed []", "emlc sweep: error: seeds: must be a list of one or more values"),
     ("sweep -p options 1", "emlc sweep: error: options: must be a dictionary"),
     ("table1 -p method emlc", "emlc table1: error: method: is said by the table"),
-    ("pretrain -p views 1", "emlc pretrain: error: views: Input should be greater than or equal to 2"),
+    ("pretrain -p view_size 3", "emlc pretrain: error: view_size: Input should be greater than 3"),
     ("pretrain -p dataset digits -p epochs 1", "emlc pretrain: error: --out: "),
     ("correct nowhere --verified v.csv", "emlc correct: error: FOLDER: nowhere is not a folder"),
     ("clothing1m copy nowhere", "emlc clothing1m: error: "),

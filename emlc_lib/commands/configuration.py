@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 
+from ..data.datasets import DATASETS
 from ..methods import METHODS, MethodParameters
 from ..training.config import Config
 from ..training.presets import PRESETS, make_config
@@ -39,4 +40,6 @@ def _line(name: str, cls: type[MethodParameters], methods: tuple[str, ...] = ())
     default += [] if name in usual or field.is_required() else [str(field.default)]
     own = [(preset, values) for method in methods for preset, values in METHODS[method].presets.items()]
     default += [f"{values[name]} ({preset})" for preset, values in [*PRESETS.items(), *own] if name in values]
-    return allowed(field, choices=METHODS if name == "method" else (), default="; ".join(default))
+    return allowed(
+        field, choices={"method": METHODS, "dataset": DATASETS}.get(name, ()), default="; ".join(default)
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..data.datasets import load_dataset
+from ..data.datasets import DATASETS, load_dataset
 from ..experiments.pretraining import pretrain_and_store, provide
 from ..networks.pretrain_config import DEFAULTS, PretrainConfig, make_pretrain_config
 from ..runtime.parameters import ConfigError
@@ -19,7 +19,14 @@ def _sections():
         usual = {"dataset": "cifar10", "model": "auto", "device": "auto"}.get(name)
         own = [f"{values[name]} ({model})" for model, values in DEFAULTS.items() if name in values]
         own = [str(field.default), *own] if own and not field.is_required() else own
-        rows.append((name, allowed(field, default=usual or "; ".join(own) or None)))
+        rows.append(
+            (
+                name,
+                allowed(
+                    field, choices=DATASETS if name == "dataset" else (), default=usual or "; ".join(own) or None
+                ),
+            )
+        )
     yield "Parameters", rows
 
 

@@ -34,6 +34,8 @@ def command(parameters, runs):
     emlc run -p dataset cifar10 -p noise 0.9 -p method emlc -p k 5
     emlc run -y '{dataset: digits, noise: 0.5, options: {lr: 0.1}}'
 
+    Values of a preset are listed as they are for CIFAR-10; a data set may have others.
+
     Several machines train together by the same line on each, which goes on likewise if a process has died:
 
     \b

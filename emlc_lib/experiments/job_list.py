@@ -50,12 +50,13 @@ def job_table(configs: Sequence[Config], resources: Resources, root: str | Path 
     """
     rows = []
     for config in configs:
-        clean_only = config.method == "clean_only"
         rows.append(
             {
                 "state": state(config, root),
                 "dataset": config.dataset,
-                "noise": "any" if clean_only else noise_label(config.noise_type, config.noise),
+                "noise": noise_label(config.noise_type, config.noise)
+                if METHODS[config.method].sees_noise
+                else "any",
                 "method": config.method + (f" k={config.k}" if METHODS[config.method].looks_ahead else ""),
                 "seed": config.seed,
                 "gpus": resources.gpus,
