@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from papermill.cli import _resolve_type
 
@@ -96,6 +98,21 @@ class TestParameters:
         (finished,) = find_runs(tmp_path)
         assert finished.config == config
         assert capsys.readouterr().out.startswith(f"{config.name}: test accuracy ")
+
+
+def test_the_readmes_sweep_is_that_of_the_committed_rows(tmp_path):
+    line = re.search(r"^emlc (sweep [^`]*) --jobs", (ROOT / "README.md").read_text(), re.M)[1]
+    listed = ["--list", "-p", "device", "cpu", "--csv", str(tmp_path / "runs.csv")]
+    main([*shlex.split(line.replace("\\\n", " ")), *listed])
+    names = [name.rpartition("-")[0] for name in pd.read_csv(tmp_path / "runs.csv")["run"]]
+    committed = pd.read_csv(ROOT / "figures" / "quick_cifar10.csv")
+    assert sorted(name for name in names if "clean_only" not in name) == sorted(
+        f"{r.dataset}-{r.preset}-{r.noise_type}-{r.noise:g}-{r.method}{f'-k{r.k}' if r.method == 'emlc' else ''}"
+        f"-seed{r.seed}"
+        for r in committed.itertuples()
+        if r.method in ("emlc", "cross_entropy")
+    )
+    assert sum("clean_only" in name for name in names) == 3  # one a seed for all noises
 
 
 MISTAKES = [

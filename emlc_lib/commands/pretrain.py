@@ -19,14 +19,8 @@ def _sections():
         usual = {"dataset": "cifar10", "model": "auto", "device": "auto"}.get(name)
         own = [f"{values[name]} ({model})" for model, values in DEFAULTS.items() if name in values]
         own = [str(field.default), *own] if own and not field.is_required() else own
-        rows.append(
-            (
-                name,
-                allowed(
-                    field, choices=DATASETS if name == "dataset" else (), default=usual or "; ".join(own) or None
-                ),
-            )
-        )
+        choices = [spec.name for spec in DATASETS.values() if spec.views] if name == "dataset" else ()
+        rows.append((name, allowed(field, choices=choices, default=usual or "; ".join(own) or None)))
     yield "Parameters", rows
 
 

@@ -50,14 +50,13 @@ def job_table(configs: Sequence[Config], resources: Resources, root: str | Path 
     """
     rows = []
     for config in configs:
+        method = METHODS[config.method]
         rows.append(
             {
                 "state": state(config, root),
                 "dataset": config.dataset,
-                "noise": noise_label(config.noise_type, config.noise)
-                if METHODS[config.method].sees_noise
-                else "any",
-                "method": config.method + (f" k={config.k}" if METHODS[config.method].looks_ahead else ""),
+                "noise": noise_label(config.noise_type, config.noise) if method.sees_noise else "any",
+                "method": method.name + (f" k={config.k}" if method.looks_ahead else ""),
                 "seed": config.seed,
                 "gpus": resources.gpus,
                 "cpus": resources.cpus,
