@@ -23,6 +23,13 @@ COMMANDS = {
     "reproduce": "Run every notebook on the embedded digits.",
 }
 
+# After Ctrl-C, where the same command does not simply go on.
+GOES_ON = {
+    "emlc correct": "with -p checkpoint DIR the same command goes on from there",
+    "emlc clothing1m": "check begins again, copy keeps what it has written",
+    "emlc reproduce": "the same command begins again",
+}
+
 
 class _Commands(click.Group):
     def list_commands(self, ctx):
@@ -45,8 +52,8 @@ class _Commands(click.Group):
 def emlc():
     """Learning from noisy labels by Enhanced Meta Label Correction.
 
-    Runs are told what to do by papermill's options: -p noise 0.9 -p method mlc -y '{lr: 0.1, epochs: 3}'. Whatever
-    was interrupted goes on with the same command.
+    Runs are told what to do by papermill's options: -p noise 0.9 -p method mlc -y '{lr: 0.1, epochs: 3}'. Runs
+    that were interrupted go on with the same command.
     """
 
 
@@ -60,14 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return emlc.main(arguments, prog_name="emlc", standalone_mode=False) or 0
     except click.Abort:
-        sys.stderr.write(f"{name}: interrupted; the same command goes on from there\n")
+        sys.stderr.write(f"{name}: interrupted; {GOES_ON.get(name, 'the same command goes on from there')}\n")
         sys.exit(130)
     except click.ClickException as error:
         line = error.format_message()
     except Exception as error:
         if not isinstance(error, _expected()):
             raise
-        _tell_torchrun(error)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            _tell_torchrun(error)
         named = isinstance(error, OSError) and error.filename is not None
         line = f"{error.filename}: {error.strerror}" if named else str(error)
     sys.stderr.write(f"{name}: error: {' '.join(line.split())}\n")
@@ -84,7 +92,9 @@ def _expected() -> tuple[type[Exception], ...]:
 
 
 def _tell_torchrun(error: Exception) -> None:
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+    """Hands it to whoever started the processes; of all that have it, the first one says it."""
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-        get_error_handler().record_exception(error)
+    get_error_handler().record_exception(error)
+    if os.environ["RANK"] != "0":
+        sys.exit(2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +55,10 @@ def command(parameters, runs):
 
 
 def _shared(parameters: dict[str, Any]) -> Config:
-    """The configuration of this and torchrun's other processes, of which the first says what is wrong with it."""
-    try:
-        if "processes" in parameters:
-            raise ConfigError("processes: torchrun has said how many; leave it out")
-        config = make_config(**parameters)
-        world, local = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-        check_processes(config, world, local=local)
-    except ConfigError:
-        if os.environ["RANK"] == "0":
-            raise
-        sys.exit(2)
+    """The configuration of this and torchrun's other processes."""
+    if "processes" in parameters:
+        raise ConfigError("processes: torchrun has said how many; leave it out")
+    config = make_config(**parameters)
+    world, local = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    check_processes(config, world, local=local)
     return config
