@@ -60,7 +60,7 @@ mutation-test: $(STAMP)
 
 # Needs no installation: python3 with torch and what emlc_lib/experiments/gpu.py lists.
 gpu:
-	PYTHONPATH=. python3 -m emlc_lib.experiments.gpu --minutes $(or $(MINUTES),9) --out $(or $(OUT),build/gpu) $(GPU)
+	PYTHONPATH=. python3 -m emlc_lib.experiments.gpu work --minutes $(or $(MINUTES),9) --out $(or $(OUT),build/gpu) $(GPU)
 
 reproduce: $(STAMP)
 	$(BIN)/python notebooks/reproduce.py

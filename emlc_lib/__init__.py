@@ -4,50 +4,37 @@ Most users need :func:`make_config`, :func:`run` and the :class:`Run` it returns
 :mod:`emlc_lib.core.meta_gradient`.
 """
 
-from emlc_lib.core.meta_gradient import (
-    clean_gradient,
-    exact_surrogate,
-    k_step_surrogate,
-    log_prob_jvp,
-    lookahead_weights,
-)
-from emlc_lib.core.teacher import Classifier, Teacher, build_teacher
-from emlc_lib.data.datasets import ImageSet, load_dataset
-from emlc_lib.data.experiment_data import ExperimentData
-from emlc_lib.data.images import InputError
-from emlc_lib.data.prepare import prepare
-from emlc_lib.data.spec import DatasetSpec
-from emlc_lib.estimator.estimator import EMLCClassifier
-from emlc_lib.experiments.runs import Run, find_runs, run
-from emlc_lib.networks.backbones import build_classifier
-from emlc_lib.runtime.parameters import ConfigError, DataUnavailable
-from emlc_lib.training.config import Config
-from emlc_lib.training.presets import make_config
-from emlc_lib.training.trainer import train
+import importlib
 
-__all__ = [
-    "Classifier",
-    "Config",
-    "ConfigError",
-    "DataUnavailable",
-    "DatasetSpec",
-    "EMLCClassifier",
-    "ExperimentData",
-    "ImageSet",
-    "InputError",
-    "Run",
-    "Teacher",
-    "build_classifier",
-    "build_teacher",
-    "clean_gradient",
-    "exact_surrogate",
-    "find_runs",
-    "k_step_surrogate",
-    "load_dataset",
-    "log_prob_jvp",
-    "lookahead_weights",
-    "make_config",
-    "prepare",
-    "run",
-    "train",
-]
+# What users need and where it is; imported when it is asked for, so that ``emlc --help`` does not wait for torch.
+_HOMES = {
+    "core.meta_gradient": (
+        "clean_gradient", "exact_surrogate", "k_step_surrogate", "log_prob_jvp", "lookahead_weights",
+    ),
+    "core.teacher": ("Classifier", "Teacher", "build_teacher"),
+    "data.datasets": ("ImageSet", "load_dataset"),
+    "data.experiment_data": ("ExperimentData",),
+    "data.images": ("InputError",),
+    "data.prepare": ("prepare",),
+    "data.spec": ("DatasetSpec",),
+    "estimator.estimator": ("EMLCClassifier",),
+    "experiments.runs": ("Run", "find_runs", "run"),
+    "networks.backbones": ("build_classifier",),
+    "runtime.parameters": ("ConfigError", "DataUnavailable"),
+    "training.config": ("Config",),
+    "training.presets": ("make_config",),
+    "training.trainer": ("train",),
+}  # fmt: skip
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,9 +9,10 @@ from clothing1m_config import config_of
 from PIL import Image
 
 from emlc_lib import prepare
+from emlc_lib.commands import main
 from emlc_lib.data.clothing1m.example import SIZES, damage_tree, write_tree
 from emlc_lib.data.clothing1m.folder import copied, inspect_folder, leave_out, write_copy
-from emlc_lib.data.clothing1m.prepare import main, prepare_clothing1m
+from emlc_lib.data.clothing1m.prepare import prepare_clothing1m
 from emlc_lib.data.images import DiskImages, InputError, open_square
 from emlc_lib.runtime.parameters import DataUnavailable
 
@@ -122,13 +123,16 @@ class TestFolder:
 
     def test_the_command_line(self, damaged, capsys):
         folder, faults = damaged
-        assert main(["check", str(folder)]) == 1
+        assert main(["clothing1m", "check", str(folder)]) == 1
         assert faults["lost"] in capsys.readouterr().out
-        assert main(["copy", str(folder)]) == 1
-        assert main(["check", "--decode", "--leave-out", str(folder)]) == 0
+        with pytest.raises(SystemExit, match="2"):
+            main(["clothing1m", "copy", str(folder)])
+        (error,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+        assert error.startswith("emlc clothing1m: error: ")
+        assert main(["clothing1m", "check", "--decode", "--leave-out", str(folder)]) == 0
         assert "3 images were added" in capsys.readouterr().out
-        assert main(["check", "--decode", str(folder)]) == 0
-        assert main(["copy", str(folder)]) == 0
+        assert main(["clothing1m", "check", "--decode", str(folder)]) == 0
+        assert main(["clothing1m", "copy", str(folder)]) == 0
         assert f"{sum(SIZES.values()) - 3} images written" in capsys.readouterr().out
 
 

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from emlc_lib import ConfigError, find_runs, make_config, run
-from emlc_lib.experiments.cluster import ClusterError, Training, main, submit
-from emlc_lib.experiments.job_list import Resources, job_table, report, table_1
+from emlc_lib.commands import main
+from emlc_lib.experiments.cluster import ClusterError, Resources, Training, submit
+from emlc_lib.experiments.job_list import job_table, report, table_1
 from emlc_lib.experiments.runs import state
 from emlc_lib.experiments.sweep import grid
 from emlc_lib.experiments.tables import paper_accuracy
@@ -22,7 +23,7 @@ from emlc_lib.training.trainer import CHECKPOINT
 
 ELSEWHERE = {"device": "cuda", "device_here": False}
 TINY = {"dataset": "digits", "preset": "smoke", "epochs": 1, "device": "cpu"}
-DRY = ["table1", "--dataset", "cifar100", "--seeds", "1", "--dry-run"]
+LIST = ["table1", "-p", "dataset", "cifar100", "--seeds", "1"]
 needs_submitit = pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="the extra cluster is not installed"
 )
@@ -36,16 +37,16 @@ def no_cuda(monkeypatch):
 def test_table_1_has_every_run_once(no_cuda):
     configs = table_1(5, preset="paper", **ELSEWHERE)
     # CIFAR-10: five columns (symmetric 20, 50, 80, 90 %, asymmetric 40 %), each with EMLC at two k and six other
-    # methods, and clean-only training, which one run per seed serves: 5 * 8 + 1 = 41.
-    # CIFAR-100: the four symmetric columns: 4 * 8 + 1 = 33. Five seeds.
-    assert len(configs) == 5 * (41 + 33) == 370
-    assert len({config.name for config in configs}) == 370  # the run's folder
+    # methods, and three that do not see the noise, of which one run per seed serves: 5 * 8 + 3 = 43.
+    # CIFAR-100: the four symmetric columns: 4 * 8 + 3 = 35. Five seeds.
+    assert len(configs) == 5 * (43 + 35) == 390
+    assert len({config.name for config in configs}) == 390  # the run's folder
     # 66 of Table 1's 72 cells have a number: six are dashes (MW-Net four, MLC one, FasTEN one).
     assert sum(paper_accuracy(config) is not None for config in configs) == 5 * 66
     assert {getattr(config, "k", 1) for config in configs if config.method != "emlc"} == {1}
     assert {(c.dataset, c.model) for c in configs} == {("cifar10", "resnet34"), ("cifar100", "resnet50")}
     # All of seed 0 comes first, so that every cell has a number early.
-    assert [config.seed for config in configs] == [seed for seed in range(5) for _ in range(74)]
+    assert [config.seed for config in configs] == [seed for seed in range(5) for _ in range(78)]
 
 
 def test_every_job_is_a_valid_configuration_for_a_gpu(no_cuda, monkeypatch):
@@ -93,26 +94,27 @@ def test_the_dry_run_prints_and_writes_the_list_and_starts_nothing(tmp_path, cap
     put(runs, configs[0], "result.json")
     put(runs, configs[2], CHECKPOINT)
     before = sorted(tmp_path.rglob("*"))
-    resources = ["--gpus", "2", "--cpus", "6", "--hours", "1.5", "--array", "8", "--estimate", "3"]
-    main([*DRY, "--runs", str(runs), *resources])
+    asked = {"gpus": "2", "cpus": "6", "hours": "1.5", "array": "8"}
+    resources = [word for item in asked.items() for word in ("--resource", *item)] + ["--estimate", "3"]
+    main([*LIST, "--runs", str(runs), *resources])
     assert sorted(tmp_path.rglob("*")) == before
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines[:33]] == [config.name for config in configs]
+    assert [line.split()[-1] for line in lines[:35]] == [config.name for config in configs]
     asked = "2 GPU 6 CPU 1.5 h"
     assert lines[0].split(maxsplit=2) == ["-", "finished", f"{asked}  {configs[0].name}"]
     assert lines[1].split(maxsplit=2) == ["0", "missing", f"{asked}  {configs[1].name}"]
     assert lines[2].split(maxsplit=2) == ["1", "begun", f"{asked}  {configs[2].name}"]
-    assert lines[32].split()[:2] == ["31", "missing"]  # 33 runs, one of them finished
-    assert "33 runs: 1 finished, 1 begun, 31 missing" in lines
-    assert "32 jobs, 8 at a time, each with a limit of 1.5 h" in lines
-    # 32 jobs of 3 hours on 2 GPUs; four rounds of eight.
-    assert lines[-1] == "at 3 h a run: 192 GPU hours, 0.5 days if none has to wait"
+    assert lines[34].split()[:2] == ["33", "missing"]  # 35 runs, one of them finished
+    assert "35 runs: 1 finished, 1 begun, 33 missing" in lines
+    assert "34 jobs, 8 at a time, each with a limit of 1.5 h" in lines
+    # 34 jobs of 3 hours on 2 GPUs; five rounds of eight.
+    assert lines[-1] == "at 3 h a run: 204 GPU hours, 0.6 days if none has to wait"
 
-    main([*DRY, "--runs", str(runs), "--csv", str(tmp_path / "out" / "jobs.csv")])
+    main([*LIST, "--runs", str(runs), "--csv", str(tmp_path / "out" / "jobs.csv")])
     table = pd.read_csv(tmp_path / "out" / "jobs.csv")
     assert table["run"].tolist() == [config.name for config in configs]
     assert table["state"].tolist()[:4] == ["finished", "missing", "begun", "missing"]
-    assert table["job"].tolist()[1:] == list(range(32))
+    assert table["job"].tolist()[1:] == list(range(34))
     assert pd.isna(table["job"][0])
     assert set(table["gpus"]) == {1}
 
@@ -127,53 +129,58 @@ def test_the_summary_counts_the_jobs_of_every_cell(tmp_path):
     clean = [line.split()[1:] for line in text.splitlines() if line.strip().startswith("clean_only")]
     assert clean == [["0", "0", "0", "0", "0", "2"]] * 2
     assert "symmetric 0.2  symmetric 0.5  symmetric 0.8  symmetric 0.9  asymmetric 0.4  any" in text
-    assert "148 runs: 0 finished, 0 begun, 148 missing" in text.splitlines()
+    assert "156 runs: 0 finished, 0 begun, 156 missing" in text.splitlines()
     assert "GPU hours" not in text
 
 
 WRONG = [
-    (["--hours", "0"], "hours: "),
-    (["--gpus", "-1"], "gpus: "),
-    (["--cpus", "many"], "cpus: "),
-    (["--array", "0"], "array: "),
-    (["--memory", "inf"], "memory: "),
-    (["--requeues", "0.5"], "requeues: "),
-    (["--slurm", "[1]"], "slurm: "),
+    (["--resource", "hours", "0"], "hours: "),
+    (["--resource", "gpus", "-1"], "gpus: "),
+    (["--resource", "cpus", "many"], "cpus: "),
+    (["--resource", "array", "0"], "array: "),
+    (["--resource", "memory", "inf"], "memory: "),
+    (["--resource", "requeues", "0.5"], "requeues: "),
+    (["--resource", "slurm", "[1]"], "slurm: "),
+    (["--resource", "gpu", "1"], "gpu: "),
     (["--seeds", "0"], "seeds: must be at least 1 (got 0)"),
-    (["--preset", "large"], "preset: 'large' is not one of"),
-    (["--estimate", "-1"], "argument --estimate"),
-    (["--device", "auto"], "argument --device"),
-    (["--dataset", "digits"], "argument --dataset"),
-    (["--local"], "not allowed with argument --dry-run"),
-    (["--options", '{"device": "cpu"}'], "--options: a JSON object without"),
-    (["--options", '{"k": 2}'], "--options: a JSON object without"),
-    (["--options", '{"lrr": 2}'], "did you mean 'lr'"),
+    (["-p", "preset", "large"], "preset: 'large' is not one of"),
+    (["--estimate", "-1"], "Invalid value for '--estimate'"),
+    (["-p", "device", "auto"], "device: of jobs must be cuda or cpu"),
+    (["-p", "dataset", "digits"], "dataset: 'digits' is not one of Table 1's: cifar10, cifar100"),
+    (["-p", "k", "2"], "k: is said by the table"),
+    (["-y", "{options: {lrr: 2}}"], "did you mean 'lr'"),
+    (["-y", "{options: 2}"], "options: must be a dictionary"),
+    (["--submit", "--csv", "jobs.csv"], "--csv and --estimate: are for lists"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
 def test_wrong_arguments_are_one_clear_error(arguments, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main([*DRY, "--runs", str(tmp_path), *arguments])
-    assert caught.value.code == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([*LIST, "--runs", str(tmp_path), *arguments])
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert message in printed.err.splitlines()[-1]
+    (line,) = printed.err.splitlines()
+    assert line.startswith("emlc table1: error: ")
+    assert message in line
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_mistakes_of_the_command_line(tmp_path, capsys):
-    for arguments, message in (
-        (["table1"], "one of the arguments --dry-run --submit --local is required"),
-        (["table1", "--submit", "--csv", "jobs.csv"], "--csv and --estimate: are for --dry-run only"),
-        (["grid", "--dry-run", "--noise", "symmetric:2"], "noise: "),
-        (["grid", "--dry-run", "--options", '{"device": "cpu"}'], "--options: a JSON object without"),
+def test_a_sweep_as_jobs(tmp_path, capsys):
+    parameters = ["-y", "{dataset: digits, device: cpu, noise: [0.2, 0.5], method: [emlc, clean_only], epochs: 1}"]
+    main(["sweep", *parameters, "--list", "--runs", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0:6] for line in lines[:3]] == [
+        [str(i), "missing", "0", "GPU", "4", "CPU"] for i in range(3)
+    ]
+    for more, message in (
+        (["--list", "--submit"], "--list, --submit and --jobs: are alternatives"),
+        (["--resource", "gpus", "1"], "--resource and --estimate: are for jobs of a cluster"),
     ):
-        with pytest.raises(SystemExit):
-            main(arguments)
-        assert message in capsys.readouterr().err.splitlines()[-1]
-    with pytest.raises(ConfigError, match=r"dataset: 'digits' is not one of Table 1's: cifar10, cifar100"):
-        table_1(1, ["digits"])
+        with pytest.raises(SystemExit, match="2"):
+            main(["sweep", *parameters, *more])
+        assert f"emlc sweep: error: {message}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_jobs_need_submitit_and_their_data(tmp_path, monkeypatch, capsys):
@@ -181,10 +188,9 @@ def test_jobs_need_submitit_and_their_data(tmp_path, monkeypatch, capsys):
     tiny = grid(["symmetric:0.5"], ["emlc"], [1], [0], **TINY)
     with pytest.raises(ClusterError, match=r"the extra cluster: pip install -e '\.\[cluster\]'"):
         submit(tiny, Resources(), tmp_path / "runs")
-    for how in ("--submit", "--local"):
-        with pytest.raises(SystemExit):
-            main(["grid", "--dataset", "digits", "--device", "cpu", "--runs", str(tmp_path / "runs"), how])
-        assert "submitit is not installed" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["sweep", "-y", "{dataset: digits, device: cpu}", "--runs", str(tmp_path / "runs"), "--submit"])
+    assert capsys.readouterr().err.startswith("emlc sweep: error: submitit is not installed")
     monkeypatch.setenv("EMLC_DATA", str(tmp_path))
     with pytest.raises(ConfigError, match="dataset: cifar10 is not in"):
         submit(table_1(1, preset="paper", **ELSEWHERE), Resources(), tmp_path / "runs")
@@ -199,20 +205,6 @@ def test_a_job_trains_one_run_and_finished_ones_make_no_job(tmp_path):
     assert table["job"].isna().tolist() == [True, False]
     # With nothing left to do there is no need of a cluster.
     assert submit(configs[:1], Resources(), tmp_path) == []
-
-
-@needs_submitit
-def test_submitits_local_jobs_do_the_runs(tmp_path, capsys):
-    arguments = ["--dataset", "digits", "--method", "cross_entropy", "--seed", "0", "1", "--device", "cpu"]
-    arguments += ["--options", '{"epochs": 1}', "--runs", str(tmp_path)]
-    main(["grid", "--local", *arguments])
-    assert capsys.readouterr().out == "2 runs done\n"
-    runs = find_runs(tmp_path)
-    assert [done.config.seed for done in runs] == [0, 1]
-    here = run(runs[0].config, root=tmp_path / "here", show=False)
-    assert runs[0].result["test_accuracy"] == here.result["test_accuracy"]
-    main(["grid", "--local", *arguments])
-    assert capsys.readouterr().out == "0 runs done\n"
 
 
 @pytest.fixture
@@ -284,12 +276,3 @@ def test_what_slurm_or_submitit_refuse_is_one_error(slurm, tmp_path):
     with pytest.raises(ConfigError, match=r"slurm: .*'acount'"):
         submit(configs, Resources(slurm={"acount": "me"}), tmp_path / "runs")
     assert find_runs(tmp_path / "runs") == []
-
-
-@needs_submitit
-def test_a_failing_local_job_says_why(no_cuda, tmp_path, capsys):
-    arguments = ["grid", "--local", "--dataset", "digits", "--method", "cross_entropy", "--device", "cuda"]
-    with pytest.raises(SystemExit):
-        main([*arguments, "--runs", str(tmp_path)])
-    assert "CUDA is not available on this machine" in capsys.readouterr().err
-    assert find_runs(tmp_path) == []

@@ -24,7 +24,7 @@ ASKED = {"torch", "torchvision", "jupyterlab", "matplotlib", "scikit-learn", "pa
 NOTEBOOKS_ONLY = ("experiments/figures/", "experiments/notebook.py", "runtime/widgets.py", "estimator/paging.py")
 IMPORTED_EXTRA = {"IPython", "ipywidgets", "seaborn", "papermill", "nbformat", "nbclient", "jupyterlab", "nbval"}
 OWN = {"emlc_lib", "benchmarks"}
-OTHER_NAMES = {"IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn"}
+OTHER_NAMES = {"IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
 def names(requirements):
@@ -64,7 +64,7 @@ import importlib, sys
 sys.modules |= dict.fromkeys({blocked!r})  # an import of None fails
 for name in {modules!r}:
     importlib.import_module(name)
-from emlc_lib.estimator.cli import main
+from emlc_lib.commands import main
 main({arguments!r})
 """
 
@@ -79,7 +79,7 @@ def test_without_the_extra_all_but_notebooks_works(tmp_path):
     (tmp_path / "verified.csv").write_text("\n".join(rows))
     dotted = [".".join(("emlc_lib", *Path(name).with_suffix("").parts)) for name in modules(False)]
     dotted = [name.removesuffix(".__init__") for name in dotted]
-    arguments = ["correct", "images", "--verified", "verified.csv", "--epochs", "1", "--image-size", "8"]
+    arguments = ["correct", "images", "--verified", "verified.csv", "-y", "{epochs: 1, image_size: 8}"]
     program = WITHOUT.format(blocked=sorted(IMPORTED_EXTRA), modules=sorted(dotted), arguments=arguments)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True,

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from benchmarks.variants import repeated
+from emlc_lib.commands import main as emlc
 from emlc_lib.experiments.campaign import METHODS, Campaign
 from emlc_lib.experiments.carry import collect, join, merge, pack, read
 from emlc_lib.experiments.gpu import IMPORTS, main
@@ -26,7 +27,10 @@ from emlc_lib.runtime.parameters import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 # A lent machine has none of these.
-ABSENT = ("matplotlib", "seaborn", "IPython", "ipywidgets", "ipykernel", "jupyterlab", "papermill", "nbval")
+ABSENT = (
+    "matplotlib", "seaborn", "IPython", "ipywidgets", "ipykernel", "jupyterlab", "papermill", "nbval",
+    "click", "yaml",
+)  # fmt: skip
 # Runs the command without the absent packages; says what modules of others this project's files imported.
 RUNNER = """
 import builtins, sys
@@ -52,7 +56,16 @@ sys.exit(code)
 def start(folder, minutes, *options):
     environment = os.environ | {"EMLC_DATA": str(folder / "data"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment.pop("EMLC_RUNS", None)
-    arguments = ["--trial", "--seeds", "1", "--minutes", str(minutes), "--figures", str(folder / "figures")]
+    arguments = [
+        "work",
+        "--trial",
+        "--seeds",
+        "1",
+        "--minutes",
+        str(minutes),
+        "--figures",
+        str(folder / "figures"),
+    ]
     command = [sys.executable, "-c", RUNNER, ",".join(ABSENT), *arguments, "--out", str(folder / "out"), *options]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -239,25 +252,30 @@ def test_merge_replaces_if_asked(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--minutes", "0"], "--minutes"),
-        (["--minutes", "long"], "--minutes"),
-        (["--seeds", "0"], "--seeds"),
-        (["--piece-mb", "-1"], "--piece-mb"),
+        (["work", "--minutes", "0"], "--minutes"),
+        (["work", "--minutes", "long"], "--minutes"),
+        (["work", "--seeds", "0"], "--seeds"),
+        (["work", "--piece-mb", "-1"], "--piece-mb"),
         (["collect", "nowhere"], "DIR: nowhere has no readable report.json"),
         (["join", "nowhere"], "DIR: nowhere has no readable report.json"),
-        (["--out", "/dev/null/x"], "--out: "),
+        (["work", "--out", "/dev/null/x"], "/dev/null"),
     ],
 )
 def test_bad_input_is_refused_by_name(arguments, message, here, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    with pytest.raises(SystemExit, match="2"):
+        emlc(["gpu", *arguments])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"emlc gpu: error: {message}")
 
 
 def test_a_gpu_is_needed_or_a_trial_asked_for(here, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     began = time.monotonic()
     with pytest.raises(SystemExit, match="2"):
-        main(["--out", str(here / "out")])
+        emlc(["gpu", "work", "--out", str(here / "out")])
     assert "device: CUDA is not available on this machine" in capsys.readouterr().err
     assert time.monotonic() - began < 5

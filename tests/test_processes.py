@@ -18,12 +18,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from emlc_lib import ConfigError, make_config, prepare, run
+from emlc_lib.commands import main
 from emlc_lib.core.losses import corrupt_half
 from emlc_lib.data.autoaugment import CIFAR_POLICY
 from emlc_lib.data.batches import Batches
 from emlc_lib.data.spec import Recipe
 from emlc_lib.experiments.runs import load_run
-from emlc_lib.experiments.torchrun import main
 from emlc_lib.runtime.checkpoint import CheckpointError
 from emlc_lib.runtime.parallel import ProcessError, averaged, from_first, launch
 from emlc_lib.runtime.randomness import Share
@@ -300,27 +300,20 @@ class TestRefused:
             (["-p", "batch_size", "33"], "batch_size: 33 cannot be shared"),
             (["-p", "nosie", "0.9"], "nosie: unknown parameter; did you mean 'noise'"),
             (["-p", "noise", "2"], "noise: Input should be less than or equal to 1"),
-            (["--config", '{"epochs": 1}'], "dataset: Field required"),
-            (["--config", "{}", "-p", "k", "2"], "--config: is a whole configuration"),
+            (["-p", "processes", "2"], "processes: torchrun has said how many"),
         ],
     )
     @pytest.mark.parametrize("rank", ["0", "1"])
     def test_by_the_command_line_in_one_line(self, monkeypatch, capsys, arguments, message, rank):
-        for name, value in {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        torchruns = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
+        for name, value in torchruns.items():
             monkeypatch.setenv(name, value)
-        usual = [] if "--config" in arguments else ["-p", "dataset", "digits"]
         with pytest.raises(SystemExit) as raised:
-            main([*usual, *arguments])
+            main(["run", "-p", "dataset", "digits", *arguments])
         assert raised.value.code == 2
         errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert len(errors) == (rank == "0")
         assert all(message in line for line in errors)
-
-    def test_without_torchrun(self, monkeypatch, capsys):
-        monkeypatch.delenv("RANK", raising=False)
-        with pytest.raises(SystemExit):
-            main(["-p", "dataset", "digits"])
-        assert "is started by torchrun" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_one_process_goes_on_with_one(tmp_path):

@@ -11,8 +11,8 @@ import torch
 from test_notebooks import execute
 
 from emlc_lib import ConfigError, find_runs, load_dataset, make_config, prepare, run, train
-from emlc_lib.experiments.cluster import submit
-from emlc_lib.experiments.job_list import Resources, job_table, report
+from emlc_lib.experiments.cluster import Resources, submit
+from emlc_lib.experiments.job_list import job_table, report
 from emlc_lib.experiments.pretraining import obtain, provide, save_pretrained
 from emlc_lib.experiments.runs import command, is_finished, state
 from emlc_lib.experiments.sweep import sweep

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from emlc_lib import ConfigError, find_runs, make_config, run
+from emlc_lib.commands import main
 from emlc_lib.experiments.notebook import committed_table, describe
-from emlc_lib.experiments.sweep import grid, main, sweep
+from emlc_lib.experiments.sweep import grid, product, sweep
 from emlc_lib.experiments.tables import accuracy_table, caption, compare, run_table
 
 FAST = {"dataset": "digits", "preset": "smoke", "epochs": 1}
@@ -23,7 +24,20 @@ def test_a_grid_has_every_combination_once():
     assert {getattr(c, "k", 1) for c in configs if c.method != "emlc"} == {1}
 
 
-@pytest.mark.parametrize("noise", ["symmetric", "symmetric:", "symmetric:much", "symmetric:1.7", "white:0.5"])
+def test_every_parameter_may_be_a_list():
+    noises = [0.5, "asymmetric:0.4"]
+    configs = product(noise=noises, method=["emlc", "clean_only"], k=[1, 5], batch_size=[32, 64], **FAST)
+    # Per batch size: EMLC at two noises and two k, clean-only once.
+    assert len(configs) == len({config.digest for config in configs}) == 2 * (4 + 1)
+    assert {(c.noise_type, c.noise) for c in configs} == {("symmetric", 0.5), ("asymmetric", 0.4)}
+    assert {config.method for config in product(**FAST)} == {"emlc", "cross_entropy", "clean_only"}
+    with pytest.raises(ConfigError, match=r"^batch_size: must be a list of one or more values"):
+        product(batch_size=[], **FAST)
+
+
+@pytest.mark.parametrize(
+    "noise", [True, "symmetric", "symmetric:", "symmetric:much", "symmetric:1.7", "white:0.5"]
+)
 def test_a_wrong_noise_is_refused_before_anything_runs(noise):
     with pytest.raises(ConfigError, match=r"^noise"):
         grid([noise], ["emlc"], [1], [0], **FAST)
@@ -43,19 +57,9 @@ def test_parallel_runs_are_the_same_runs(tmp_path):
 
 
 def test_the_command_line_writes_a_row_per_run(tmp_path, capsys):
-    arguments = [
-        "--dataset",
-        "digits",
-        "--noise",
-        "symmetric:0.5",
-        "--method",
-        "cross_entropy",
-        "--seed",
-        "0",
-        "1",
-    ]
+    arguments = ["-y", "{dataset: digits, noise: 0.5, method: cross_entropy, seed: [0, 1]}"]
     csv = tmp_path / "out" / "runs.csv"
-    main([*arguments, "--seed", "0", "1", "--jobs", "1", "--runs", str(tmp_path), "--csv", str(csv)])
+    main(["sweep", *arguments, "--jobs", "1", "--runs", str(tmp_path), "--csv", str(csv)])
     table = pd.read_csv(csv)
     assert len(table) == 2
     assert table["command"].str.startswith("papermill notebooks/03_cifar.ipynb").all()
@@ -65,7 +69,7 @@ def test_the_command_line_writes_a_row_per_run(tmp_path, capsys):
     # The CSV carries everything the table is made of.
     pd.testing.assert_frame_equal(accuracy_table(table), accuracy_table(find_runs(tmp_path)))
     with pytest.raises(SystemExit) as caught:
-        main(["--noise", "symmetric:1.7"])
+        main(["sweep", "-p", "noise", "symmetric:1.7"])
     assert caught.value.code == 2
     assert "noise" in capsys.readouterr().err
     for options in ('{"k": 3}', "[1]", "lr=0.1"):
@@ -73,7 +77,7 @@ def test_the_command_line_writes_a_row_per_run(tmp_path, capsys):
             main(["--options", options])
         assert "options" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["--options", '{"lrr": 0.1}'])
+        main(["sweep", "-y", '{"options": {"lrr": 0.1}}'])
     assert "did you mean 'lr'" in capsys.readouterr().err
 
 

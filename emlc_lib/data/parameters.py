@@ -48,8 +48,7 @@ class DataParameters(Parameters):
     )
     resized_copy: bool = Field(
         False,
-        description="clothing1m: read the smaller images that 'python -m emlc_lib.data.clothing1m.prepare copy' "
-        "wrote",
+        description="clothing1m: read the smaller images that 'emlc clothing1m copy' wrote",
     )
 
     batch_size: int = Field(gt=1)

@@ -1,4 +1,4 @@
-"""``EMLCClassifier`` and ``emlc correct``: a user's own images, their labels corrected and ranked.
+"""``EMLCClassifier``: a user's own images, their labels corrected and ranked.
 
 May import all rooms but experiments.
 """

@@ -1,7 +1,8 @@
 """What needs a GPU, as far as the time goes, most important first: ``make gpu MINUTES=9 OUT=DIR``.
 
-That is ``PYTHONPATH=. python3 -m emlc_lib.experiments.gpu --minutes 9 --out DIR`` in the checkout. It needs no
-installation, no network, and of other packages only :data:`IMPORTS` and what these need, and pytest for the tests.
+That is ``PYTHONPATH=. python3 -m emlc_lib.experiments.gpu work --minutes 9 --out DIR`` in the checkout, and
+``emlc gpu work ...`` where it is installed. It needs no installation, no network, and of other packages only
+:data:`IMPORTS` and what these need, and pytest for the tests; so it is the one command that does without click.
 
 The pieces: the tests marked ``gpu``, once for each state of the code; the cost of a step; then for CIFAR-10 and,
 last, CIFAR-100 the SimCLR start and the runs of preset ``paper``. Pretraining and runs stop after an epoch, whose
@@ -13,8 +14,8 @@ DIR gets ``runs.csv``, ``step_cost_gpu.csv``, ``report.json`` (pieces, tests, pr
 ``--piece-mb 15`` adds the SimCLR weights that this call has finished, in 16 bits, as pieces of one archive, and
 ``--carry-checkpoints`` the checkpoints of what is begun. Back home::
 
-    python -m emlc_lib.experiments.gpu collect DIR    # adds the rows to figures/paper_cifar10.csv, ...
-    python -m emlc_lib.experiments.gpu join DIR       # puts the pieces' files below the data root, if intact
+    emlc gpu collect DIR    # adds the rows to figures/paper_cifar10.csv, ...
+    emlc gpu join DIR       # puts the pieces' files below the data root, if intact
 """
 
 from __future__ import annotations
@@ -50,38 +51,58 @@ def _count(text: str) -> int:
     return number
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 1 if a piece has failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ConfigError(message.removeprefix("argument "))
+
+
+def execute(arguments: Sequence[str], program: str) -> int:
+    """Does what a command line says; 1 if a piece has failed.
+
+    Raises:
+        ConfigError: an argument is not allowed, or the device is missing.
+        CheckpointError, OSError: a file cannot be used.
+    """
+    parser = _Parser(prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="what", required=True)
+    work = commands.add_parser("work", help="do the pieces until none is left or the time is up")
+    add = work.add_argument
     add("--minutes", type=_positive, default=9, help="time for all, from when the imports are done")
     add("--out", type=Path, default=Path("build/gpu"), metavar="DIR", help="the folder for what comes back")
     add("--seeds", type=_count, default=3, help="how many seeds each run is to have")
     add("--trial", action="store_true", help="the same queue on digits and the CPU")
     add("--piece-mb", type=_positive, help="bring back SimCLR weights, in pieces of so many MB")
     add("--carry-checkpoints", action="store_true", help="bring back the checkpoints of what is begun")
-    add("--figures", type=Path, default=REPOSITORY / "figures", help="the folder of tables")
-    commands = parser.add_subparsers(dest="what")
-    for name, text in (("collect", "add the rows in DIR to the tables"), ("join", "put pieces in DIR together")):
-        commands.add_parser(name, help=text).add_argument("folder", type=Path, metavar="DIR")
+    backs = [
+        commands.add_parser("collect", help="add the rows in DIR to the tables"),
+        commands.add_parser("join", help="put pieces in DIR together"),
+    ]
+    for back in backs:
+        back.add_argument("folder", type=Path, metavar="DIR")
+    for command in (work, backs[0]):
+        command.add_argument("--figures", type=Path, default=REPOSITORY / "figures", help="the folder of tables")
     args = parser.parse_args(arguments)
-    args.given = sys.argv[1:] if arguments is None else arguments
-    try:
-        if args.what == "join":
-            print("\n".join(join(args.folder, data_root())))
-        elif args.what == "collect":
-            for name, rows in collect(args.folder, args.figures).items():
-                print(f"{name}: {rows} new rows")
-        else:
-            if args.carry_checkpoints and not runs_root().resolve().is_relative_to(data_root().resolve()):
-                raise ConfigError("--carry-checkpoints: EMLC_RUNS must be a folder below the data root")
-            args.out.mkdir(parents=True, exist_ok=True)
-            return int(not Campaign(args).work())
-    except (ConfigError, CheckpointError) as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(f"--out: {error}")
+    args.given = arguments
+    if args.what == "join":
+        print("\n".join(join(args.folder, data_root())))
+    elif args.what == "collect":
+        for name, rows in collect(args.folder, args.figures).items():
+            print(f"{name}: {rows} new rows")
+    else:
+        if args.carry_checkpoints and not runs_root().resolve().is_relative_to(data_root().resolve()):
+            raise ConfigError("--carry-checkpoints: EMLC_RUNS must be a folder below the data root")
+        args.out.mkdir(parents=True, exist_ok=True)
+        return int(not Campaign(args).work())
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line where click is missing; elsewhere it is ``emlc gpu``."""
+    try:
+        return execute(sys.argv[1:] if arguments is None else arguments, "python -m emlc_lib.experiments.gpu")
+    except (ConfigError, CheckpointError, OSError) as error:
+        print(f"gpu: error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -8,34 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import Field
 
 from ..methods import METHODS
-from ..runtime.parameters import ConfigError, Parameters
+from ..runtime.parameters import ConfigError
 from ..training.config import Config
+from .cluster import Resources
 from .runs import state
 from .sweep import grid
 from .tables import TABLE_1_COLUMNS, noise_label
 
 TABLE_1_DATASETS = tuple(dict.fromkeys(dataset for dataset, _, _ in TABLE_1_COLUMNS))
-
-
-class Resources(Parameters):
-    """What each job asks for, and what is done with all of them."""
-
-    hours: float = Field(12, gt=0, allow_inf_nan=False, description="time limit of a job")
-    gpus: int = Field(1, ge=0, description="GPUs of a job; a run uses one at most")
-    cpus: int = Field(4, gt=0, description="CPU cores of a job")
-    memory: float | None = Field(None, gt=0, allow_inf_nan=False, description="GB; None takes the cluster's")
-    partition: str | None = Field(None, description="SLURM's partition; None takes the cluster's")
-    array: int = Field(16, gt=0, description="jobs at the same time")
-    requeues: int = Field(3, ge=0, description="how often a job that came to its time limit is queued again")
-    slurm: dict[str, Any] = Field({}, description='further ones of submitit\'s, as {"account": "A", "qos": "Q"}')
-
-    @property
-    def minutes(self) -> int:
-        """The time limit, rounded up."""
-        return math.ceil(60 * self.hours)
 
 
 def table_1(seeds: int = 5, datasets: Sequence[str] = TABLE_1_DATASETS, **common: Any) -> list[Config]:
@@ -68,13 +50,13 @@ def job_table(configs: Sequence[Config], resources: Resources, root: str | Path 
     """
     rows = []
     for config in configs:
-        clean_only = config.method == "clean_only"
+        method = METHODS[config.method]
         rows.append(
             {
                 "state": state(config, root),
                 "dataset": config.dataset,
-                "noise": "any" if clean_only else noise_label(config.noise_type, config.noise),
-                "method": config.method + (f" k={config.k}" if METHODS[config.method].looks_ahead else ""),
+                "noise": noise_label(config.noise_type, config.noise) if method.sees_noise else "any",
+                "method": method.name + (f" k={config.k}" if method.looks_ahead else ""),
                 "seed": config.seed,
                 "gpus": resources.gpus,
                 "cpus": resources.cpus,

@@ -68,18 +68,22 @@ def provide(
             if show:
                 time = duration(estimate_seconds(config, images.train_images) if expected is None else expected)
                 say(f"pretraining {model} on {dataset} by SimCLR, once: {config.epochs} epochs, about {time}")
-            _pretrain_and_store(config, images, file.parent, show, on_epoch)
+            pretrain_and_store(config, images, file.parent, show, on_epoch)
     return file
 
 
-def _pretrain_and_store(config: PretrainConfig, images: ImageSet, folder: Path, show: bool, on_epoch=None) -> None:
+def pretrain_and_store(
+    config: PretrainConfig, images: ImageSet, folder: Path, show: bool = True, on_epoch=None
+) -> Path:
+    """Pretrains, resuming a checkpoint in ``folder``, and writes weights and card there; the weights' file."""
     pretrained = pretrain(config, images.train_images, folder=folder / config.name, show=show, on_epoch=on_epoch)
     if show:
         say("measuring the linear and the kNN probe")
     first, _ = untrained(config, images.train_images.shape[1])
     scores = [probe(features, images) for features in (pretrained.features, first.to(config.device))]
-    save_with_card(pretrained, config, card(pretrained, config, images, *scores), folder)
+    file = save_with_card(pretrained, config, card(pretrained, config, images, *scores), folder)
     (folder / config.name / CHECKPOINT).unlink()
+    return file
 
 
 def expected_seconds(dataset: str, model: str, device: str) -> float:

@@ -119,9 +119,9 @@ def run(
         _before_training(config, data, processes, show)
     folder = run_folder(config, root)  # only now is its name sure to be the real one
     if processes > 1 and not finished:
-        program = ["-m", "emlc_lib.experiments.torchrun", "--config", config.model_dump_json()]
+        program = ["-m", "emlc_lib", "run", "--runs", str(folder.parent.absolute())]
         torch.cuda.empty_cache()  # estimate and pretraining are over, and the processes need the memory
-        launch([*program, "--runs", str(folder.parent.absolute())], processes, show=show)
+        launch([*program, "-y", json.dumps(_given(config, config.model_dump()))], processes, show=show)
     elif not finished:
         busy = f"{folder.name} is being trained"
         with alone(folder / ".lock", busy, show=show) if own_share().rank == 0 else nullcontext():
@@ -273,7 +273,7 @@ def command(config: Config, processes: int = 1) -> str:
     given = {name: getattr(config, name) for name in [*shown, "human_labels", "human_key", "device"]}
     usual = make_config(**given, device_here=False)
     changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n != "device"}
-    changed |= {n: "all" for n in ("n_clean", "n_noisy") if n in changed and changed[n] is None}
+    changed = _given(config, changed)
     if "epochs" in changed:
         text.append(f"-p epochs {changed.pop('epochs')}")
     if processes > 1:
@@ -283,6 +283,11 @@ def command(config: Config, processes: int = 1) -> str:
     if changed:
         text.append(f"-y '{json.dumps({'options': changed})}'")
     return " ".join([f"papermill notebooks/{notebook}.ipynb out.ipynb", *text])
+
+
+def _given(config: Config, values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a configuration as :func:`make_config` takes them, for which None is the preset's."""
+    return values | {n: "all" for n in ("n_clean", "n_noisy") if n in values and getattr(config, n) is None}
 
 
 def _with(trained: Trained, weights: dict[str, torch.Tensor]) -> Classifier:

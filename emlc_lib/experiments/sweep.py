@@ -1,10 +1,8 @@
-"""Many runs, in parallel processes: ``python -m emlc_lib.experiments.sweep --help``."""
+"""Many runs, in parallel processes: ``emlc sweep --help``."""
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,22 +10,41 @@ import torch
 from joblib import Parallel, delayed
 
 from ..methods import METHODS
-from ..runtime.checkpoint import CheckpointError, write_atomically
 from ..runtime.execution import cores
-from ..runtime.parameters import ConfigError, DataUnavailable
+from ..runtime.parameters import ConfigError
 from ..runtime.progress import progress
 from ..training.config import Config
 from ..training.presets import make_config
 from .pretraining import provide
 from .runs import Run, is_finished, run
-from .tables import accuracy_table, run_table
 
 
-def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds: Iterable[int], **common) -> list:
+def product(**parameters) -> list[Config]:
+    """Every combination of the values of parameters, of which each may be a list; see :func:`grid`.
+
+    A noise is a rate, or has its type with it, as ``asymmetric:0.4``. Where no method is named, they are EMLC and
+    the two kinds of training without correction.
+
+    Raises:
+        ConfigError: any value that is not allowed; before anything runs.
+    """
+    values = {"noise": None, "method": ["emlc", "cross_entropy", "clean_only"], "k": 1, "seed": 0} | parameters
+    values = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+    axes = [values.pop(name) for name in ("noise", "method", "k", "seed")]
+    listed(**values)
+    common = [dict(zip(values, some, strict=True)) for some in itertools.product(*values.values())]
+    configs = {config.name: config for some in common for config in grid(*axes, **some)}
+    return list(configs.values())
+
+
+def grid(
+    noises: Iterable, methods: Iterable[str], ks: Iterable[int], seeds: Iterable[int], **common
+) -> list[Config]:
     """Every combination as a configuration; not all methods look k steps ahead, or at the noise.
 
     Args:
-        noises: e.g. ``symmetric:0.9``; ``real`` for Clothing1M. methods, ks, seeds: values of those parameters.
+        noises: e.g. ``symmetric:0.9``; ``real`` for Clothing1M; a rate alone; None for the default.
+        methods, ks, seeds: values of those parameters.
         common: further parameters of :func:`emlc_lib.training.presets.make_config`.
 
     Raises:
@@ -36,17 +53,23 @@ def grid(noises: Iterable[str], methods: Iterable[str], ks: Iterable[int], seeds
     noises, methods, ks, seeds = listed(noises=noises, methods=methods, ks=ks, seeds=seeds)
     configs: dict[str, Config] = {}
     for seed, noise, method in itertools.product(seeds, noises, methods):
-        kind, _, rate = str(noise).partition(":")
-        try:
-            values = {"noise_type": kind} if noise == "real" else {"noise_type": kind, "noise": float(rate)}
-        except ValueError:
-            raise ConfigError(f"noise: {noise!r} is not of the form symmetric:0.9") from None
+        values = common | _noise(noise)
         known = METHODS.get(method, METHODS["emlc"])  # make_config refuses what is unknown
         for k in ks if known.looks_ahead else [None]:
-            config = make_config(method=method, k=k, seed=seed, **values, **common)
+            config = make_config(method=method, k=k, seed=seed, **values)
             # What does not see the noise is one run for every rate.
             configs.setdefault(config.name if known.sees_noise else f"{seed}-{method}", config)
     return list(configs.values())
+
+
+def _noise(noise: object) -> dict[str, object]:
+    if noise is None or noise == "real":
+        return {} if noise is None else {"noise_type": noise}
+    kind, typed, rate = str(noise).rpartition(":")
+    try:
+        return ({"noise_type": kind} if typed else {}) | {"noise": float(rate)}
+    except ValueError:
+        raise ConfigError(f"noise: {noise!r} is neither a rate nor of the form symmetric:0.9") from None
 
 
 def listed(**values: object) -> list[list]:
@@ -101,54 +124,3 @@ def sweep(
 def _one(config: Config, root: str | Path | None, threads: int) -> str:
     torch.set_num_threads(threads)
     return run(config, root=root, show=False).config.name
-
-
-def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
-    """The parameters of :func:`grid` as options of a command line, for :func:`grid_from`."""
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--preset", default="auto")
-    parser.add_argument("--noise", nargs="+", default=["symmetric:0.9"], help="e.g. symmetric:0.9 asymmetric:0.4")
-    parser.add_argument("--method", nargs="+", default=["emlc", "cross_entropy", "clean_only"])
-    parser.add_argument("--k", nargs="+", type=int, default=[1])
-    parser.add_argument("--seed", nargs="+", type=int, default=[0])
-    parser.add_argument("--options", type=json.loads, default={}, help='JSON of further parameters: {"lr": 0.1}')
-
-
-def grid_from(args: argparse.Namespace, **common) -> list[Config]:
-    """:func:`grid` of what the command line says, and of further parameters that are not its to say.
-
-    Raises:
-        ConfigError: any value that is not allowed.
-    """
-    check_options(args.options, ["noise", "noise_type", "method", "k", "seed", *common])
-    common = {"dataset": args.dataset, "preset": args.preset} | args.options | common
-    return grid(args.noise, args.method, args.k, args.seed, **common)
-
-
-def check_options(options: object, own: Sequence[str]) -> None:
-    """Raises a ConfigError if ``--options`` is no JSON object or has a parameter that has an option of its own."""
-    if not isinstance(options, dict) or options.keys() & set(own):
-        names = f"{', '.join(own[:-1])} and {own[-1]}"
-        raise ConfigError(f"--options: a JSON object without {names}, which have their own")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Runs a grid of configurations and prints its table.")
-    add_grid_arguments(parser)
-    parser.add_argument("--jobs", type=int, help="parallel processes")
-    parser.add_argument("--runs", help="the folder of runs")
-    parser.add_argument("--csv", type=Path, help="write one row per run here")
-    args = parser.parse_args(arguments)
-    try:
-        configs = grid_from(args)
-        runs = sweep(configs, root=args.runs, jobs=args.jobs)
-    except (ConfigError, DataUnavailable, CheckpointError, FloatingPointError) as error:
-        parser.error(str(error))
-    if args.csv:
-        write_atomically(args.csv, lambda path: run_table(runs).to_csv(path, index=False))
-    print(accuracy_table(runs).to_string(index=False))
-
-
-if __name__ == "__main__":
-    main()

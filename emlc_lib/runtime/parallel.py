@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -46,6 +47,9 @@ from .randomness import WHOLE, Share
 K = TypeVar("K", bound=Hashable)
 
 T = TypeVar("T")
+
+# How torchrun begins to say at length that a process has failed.
+TORCHRUNS_REPORT = re.compile(r"E\d{4} .*torch/distributed/elastic/.* failed \(")
 
 
 class ProcessError(RuntimeError):
@@ -166,6 +170,7 @@ def launch(program: Sequence[str], processes: int, *, show: bool = True) -> None
         with subprocess.Popen(command, env=environment, **streams) as torchrun:
             try:
                 for line in torchrun.stderr:
+                    show = show and not TORCHRUNS_REPORT.match(line)  # the error says it in a line
                     if show:
                         sys.stderr.write(line)
             except BaseException:

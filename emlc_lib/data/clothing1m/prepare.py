@@ -1,6 +1,4 @@
-"""Clothing1M (section 4.2), drawn from disk in training.
-
-``python -m emlc_lib.data.clothing1m.prepare`` checks a folder.
+"""Clothing1M (section 4.2), drawn from disk in training; ``emlc clothing1m`` checks a folder.
 
 The clean set is the published clean training list, the epoch is chosen on the published validation list. The
 noisy labels are the crawled ones; nobody knows the true labels of those images, so they are -1 and the recovery
@@ -9,8 +7,6 @@ of labels is not a number.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,27 +18,14 @@ from ...runtime.parameters import DataUnavailable
 from ...runtime.places import data_root
 from ...runtime.randomness import Stream, numpy_generator
 from ..experiment_data import ExperimentData, on_device
-from ..images import DiskImages, InputError
+from ..images import DiskImages
 from ..splits import Split
-from .folder import (
-    CLASSES,
-    COPY,
-    CROP,
-    LEFT_OUT,
-    PARTS,
-    RESIZE,
-    copied,
-    inspect_folder,
-    leave_out,
-    read_annotations,
-    read_left_out,
-    write_copy,
-)  # fmt: skip
+from .folder import CLASSES, CROP, PARTS, RESIZE, copied, inspect_folder, read_annotations, read_left_out
 
 if TYPE_CHECKING:
     from ..parameters import DataParameters
 
-COMMAND = "python -m emlc_lib.data.clothing1m.prepare"
+COMMAND = "emlc clothing1m"
 
 ON_REQUEST = "Clothing1M is given by its authors on request; 11_clothing1m says whom to ask."
 
@@ -128,36 +111,3 @@ def _transitions(labels: dict[str, dict[str, int]], keys: list[str], left_out: s
     both = [(labels["clean"][k], labels["noisy"][k]) for k in keys if k in labels["noisy"] and k not in left_out]
     true, noisy = np.array(both, dtype=np.int64).reshape(-1, 2).T
     return transition_matrix(true, noisy, len(CLASSES))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 1 if the folder cannot be trained on."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Checks or copies a folder of Clothing1M.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="list what is missing")
-    check.add_argument("--decode", action="store_true", help="also open every image, to find broken ones (hours)")
-    check.add_argument(
-        "--leave-out", action="store_true", help=f"write the images that cannot be used to {LEFT_OUT}"
-    )
-    copy = commands.add_parser("copy", help=f"write {CROP}-pixel images to {COPY}/, for the option resized_copy")
-    for command in (check, copy):
-        command.add_argument("folder", type=Path, nargs="?", default=data_root() / "clothing1m")
-    args = parser.parse_args(arguments)
-    try:
-        if args.command == "copy":
-            print(f"{write_copy(args.folder, show=True)} images written to {args.folder / COPY}")
-            return 0
-        report = inspect_folder(args.folder, decode=args.decode, show=True)
-    except (DataUnavailable, InputError) as error:
-        print(error)
-        return 1
-    print(report)
-    if args.leave_out and report.blocking:
-        leave_out(args.folder, report.blocking)
-        print(f"{len(report.blocking)} images were added to {args.folder / LEFT_OUT}")
-        return int(bool(report.repeated))
-    return int(not report.usable)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,0 +1,99 @@
+"""``emlc correct``: the estimator on a folder of images."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+from ..estimator.estimator import EMLCClassifier
+from ..estimator.folder import (
+    check_count,
+    check_outputs,
+    read_given,
+    sheet_of,
+    with_verified,
+    write_sheet,
+    write_table,
+)
+from ..estimator.images import read_labels
+from ..runtime.parameters import refuse_unknown
+from .parameters import Described, given
+
+
+def _sections():
+    """The parameters as the estimator's docstring has them."""
+    text = inspect.getdoc(EMLCClassifier).partition("Args:\n")[2].partition("\n\n")[0]
+    defaults = EMLCClassifier().get_params()
+    rows = []
+    for names, words in re.findall(r"^    ([\w, ]+): ((?:.*\n?)(?:^ {8}.*\n?)*)", text, re.M):
+        known = [name for name in names.split(", ") if name != "verbose"]
+        shown = [f"{defaults[name]}" for name in known if defaults[name] is not None]
+        words = re.sub(r"``|:\w+:`~?([^`]*)`", r"\1", " ".join(words.split()))
+        rows += [(", ".join(known), words + (f" (default: {', '.join(shown)})" if shown else ""))] if known else []
+    yield "Parameters of emlc_lib.EMLCClassifier", rows
+
+
+@click.command(cls=Described, sections=_sections)
+@click.argument("images", metavar="FOLDER", type=Path)
+@click.option(
+    "--verified", required=True, type=Path, metavar="CSV", help="path,label of verified images of every class."
+)
+@click.option(
+    "--labels", type=Path, metavar="CSV", help="path,label of all images, in place of the subfolders' names."
+)
+@click.option(
+    "--out", type=Path, default="corrected.csv", metavar="CSV", show_default=True, help="The corrected labels."
+)
+@click.option(
+    "--sheet",
+    type=Path,
+    default="suspicious.png",
+    metavar="FILE",
+    show_default=True,
+    help="The most suspicious images.",
+)
+@click.option("--sheet-images", type=int, default=48, metavar="N", show_default=True, help="How many.")
+@click.option("--save", type=Path, metavar="FILE", help="Keep the trained networks, for EMLCClassifier.load.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@given
+def command(images, verified, labels, out, sheet, sheet_images, save, quiet, parameters):
+    """Learn from a FOLDER of images with partly wrong labels, and a CSV file of a few verified ones.
+
+    \b
+    emlc correct photos --verified checked.csv -p flip True
+
+    The images are in one subfolder per class unless --labels is given. Writes a CSV file of corrected labels and a
+    sheet of the most suspicious images.
+    """
+    known = EMLCClassifier().get_params().keys() - {"verbose"}
+    refuse_unknown(parameters, known)
+    start = Path(str(parameters.get("start", "")))
+    check_outputs(
+        {"--out": out, "--sheet": sheet, "--save": save},
+        [verified, labels, start if start.is_file() else None],
+        images,
+    )
+    check_count("--sheet-images", sheet_images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"emlc correct: warning: {message}", file=sys.stderr
+        )
+        images_given = read_given(images, labels, ("FOLDER", "--labels"))
+        images_verified = read_labels(verified, images, "--verified")
+        estimator = EMLCClassifier(**parameters, verbose=not quiet).fit(images_given, images_verified)
+        corrected = estimator.correct_labels()
+    table = with_verified(corrected, images_given, images_verified)
+    write_table(table, out)
+    suspicious = corrected.nsmallest(sheet_images, "rank")
+    write_sheet(sheet_of(suspicious, images, "FOLDER"), sheet)
+    if save is not None:
+        estimator.save(save)
+    changed = int((table["given_label"].notna() & (table["given_label"] != table["corrected_label"])).sum())
+    print(f"{out}: {len(table)} images, {len(images_verified)} of them verified, {changed} labels changed")
+    print(f"{sheet}: the {len(suspicious)} most suspicious images")
