@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from emlc_lib.experiments.claims import claims, judged
-from emlc_lib.experiments.statistics import Difference, paired
+from emlc_lib.experiments.claims import claims
+from emlc_lib.experiments.statistics import Difference, judged, paired
 from emlc_lib.runtime.places import REPOSITORY
 
 FIGURES = REPOSITORY / "figures"

@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from ..data.datasets import is_available
+from ..methods import METHODS
 from ..networks.pretrain_config import make_pretrain_config
 from ..networks.simclr import CHECKPOINT as PRETRAINING
 from ..networks.weights import start_weights_file
@@ -40,7 +41,7 @@ from .runs import is_finished, run, run_folder, state
 from .sweep import grid
 from .tables import TABLE_1_COLUMNS, run_table
 
-METHODS = (("emlc", 1), ("clean_only", 1), ("cross_entropy", 1), ("emlc", 5), ("mlc", 1))
+CAMPAIGN = (("emlc", 1), ("clean_only", 1), ("cross_entropy", 1), ("emlc", 5), ("mlc", 1))
 NOISES = ("symmetric:0.9", "symmetric:0.5", "symmetric:0.2", "symmetric:0.8", "asymmetric:0.4")
 EXECUTIONS: dict[str, dict] = {
     "float32": {},
@@ -257,8 +258,8 @@ def campaign_runs(dataset: str, seeds: int, **common) -> list[Config]:
     noises = [noise for noise in NOISES if noise in table_1] or NOISES[:1]
     return [
         config
-        for seed, noise, (method, k) in itertools.product(range(seeds), noises, METHODS)
-        if method != "clean_only" or noise == noises[0]
+        for seed, noise, (method, k) in itertools.product(range(seeds), noises, CAMPAIGN)
+        if METHODS[method].sees_noise or noise == noises[0]
         for config in grid([noise], [method], [k], [seed], dataset=dataset, **common)
     ]
 

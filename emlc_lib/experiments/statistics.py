@@ -1,4 +1,4 @@
-"""Differences between runs, paired by seed, with their 95 % confidence interval (Student's t)."""
+"""Differences between runs, paired by seed, with their 95 % confidence interval (Student's t), and claims."""
 
 from __future__ import annotations
 
@@ -64,3 +64,51 @@ def _half(std: float, n: int) -> float:
     if n < 2:
         return float("nan")
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * std / n**0.5)
+
+
+class Claim(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        claim: what is claimed. where: in the paper, or "here" for a question that it leaves out.
+        statistic: in words, with interval and n.
+        scale: data, preset and noise. source: the table in ``figures/``.
+        verdict: holds, fails, undecided, or not run.
+        seeds: with how many an undecided one would be decided, going by its mean and spread.
+    """
+
+    claim: str
+    where: str
+    statistic: str
+    scale: str
+    source: str
+    verdict: str
+    seeds: int | None = None
+
+
+def judged(
+    claim: str,
+    where: str,
+    difference: Difference,
+    scale: str,
+    source: str,
+    *,
+    unit: str = "points",
+    above: bool = True,
+) -> Claim:
+    """A claim that a difference is positive, or negative unless ``above``."""
+    verdict = "undecided"
+    if difference.clear:
+        verdict = "holds" if (difference.mean > 0) == above else "fails"
+    seeds = difference.seeds_to_decide if verdict == "undecided" else None
+    half = f" ± {difference.half:.2f}" if difference.n > 1 else ""
+    words = f"{difference.mean:+.2f}{half} {unit}, n = {difference.n}"
+    return Claim(claim, where, words, scale, source, verdict, seeds)
+
+
+def told(table: pd.DataFrame, *words: str) -> str:
+    """The claims of :func:`claims` that have one of the words in ``claim`` or ``where``, a line each."""
+    text = table["claim"] + " " + table["where"]
+    rows = table[[any(word in line for word in words) for line in text]]
+    lines = [f"{row.verdict}: {row.claim}; {row.statistic}; {row.scale}" for row in rows.itertuples()]
+    return "\n".join(lines)

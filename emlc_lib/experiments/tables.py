@@ -181,7 +181,7 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
         row = {"noise_type": kind, "noise": noise, "emlc": best.mean(), "k": k}
         for name in baselines:
             other = table[table["method"] == name]
-            if name != "clean_only":
+            if METHODS[name].sees_noise:
                 other = other[(other["noise_type"] == kind) & (other["noise"] == noise)]
             found = paired(best, 100 * other.set_index("seed")["test_accuracy"])
             row |= {f"minus {name}": found.mean, f"± {name}": found.half, f"verdict {name}": found.verdict}

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ...methods import METHODS
 from .style import look, method_name, seed_count, style
 
 
@@ -13,20 +14,19 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
     """Mean test accuracy with the standard deviation over seeds, by method, over the noise settings.
 
     Args:
-        table: :func:`emlc_lib.experiments.tables.run_table`. Training on clean labels alone does not see the noise
-        and is
-            drawn as a line across.
+        table: :func:`emlc_lib.experiments.tables.run_table`. What does not see the noise is a line across.
     """
-    settings = table[table["method"] != "clean_only"][["noise_type", "noise"]].drop_duplicates()
+    sees_noise = table["method"].map(lambda method: METHODS[method].sees_noise)
+    settings = table[sees_noise][["noise_type", "noise"]].drop_duplicates()
     settings = settings.sort_values(["noise_type", "noise"], ascending=[False, True]).reset_index(drop=True)
     with style():
         figure, axis = plt.subplots(figsize=(10, 4.2))
-        drawn = [key for key, _ in table.groupby(["method", "k"], sort=False) if key[0] != "clean_only"]
+        drawn = [key for key, _ in table[sees_noise].groupby(["method", "k"], sort=False)]
         for (method, k), part in table.groupby(["method", "k"], sort=False):
             name = method_name(method, k)
             colour, marker = look(name)
             accuracy = 100 * part["test_accuracy"]
-            if method == "clean_only":
+            if not METHODS[method].sees_noise:
                 mean, spread = accuracy.mean(), accuracy.std()
                 axis.axhline(mean, color=colour, ls="--", label=name)
                 axis.axhspan(mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
