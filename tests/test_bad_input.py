@@ -102,7 +102,7 @@ PARAMETERS = [
     refuse("seeds empty", r"seeds: must be a list of one or more", lambda: runs(seeds=[])),
     refuse("a seed", r"seed: .*valid integer.*'one'", lambda: runs(seeds=["one"])),
     refuse("noises a string", r"noises: must be a list", lambda: runs(noises="symmetric:0.9")),
-    refuse("a noise", r"noise: 0.9 is not of the form symmetric:0.9", lambda: runs(noises=[0.9])),
+    refuse("a noise", r"noise: 'loud' is neither a rate nor of the form", lambda: runs(noises=["loud"])),
     refuse("methods a string", r"methods: must be a list", lambda: runs(methods="emlc")),
     refuse("ks a string", r"ks: must be a list", lambda: look_ahead("15", ["paper"])),
     refuse("a k", r"ks: must be positive integers", lambda: look_ahead(["5"], ["paper"])),

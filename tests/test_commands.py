@@ -167,7 +167,7 @@ def test_what_is_not_expected_keeps_its_traceback(monkeypatch):
 
 
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
-    line = ["-m", "emlc_lib", "run", "-y", "{dataset: digits, device: cpu, epochs: 40}", "--runs", str(tmp_path)]
+    line = ["-m", "emlc_lib", "run", "-y", "{dataset: digits, device: cpu, epochs: 15}", "--runs", str(tmp_path)]
     begun = process(line)
     while not list(tmp_path.glob("*/checkpoint*")):
         assert begun.poll() is None
@@ -177,12 +177,13 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
     assert (begun.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert err.splitlines()[-1] == "emlc run: interrupted; the same command goes on from there"
-    config = make_config(dataset="digits", device="cpu", epochs=40)
+    config = make_config(dataset="digits", device="cpu", epochs=15)
     assert state(config, tmp_path) == "begun"
     assert main(line[2:]) == 0
     assert state(config, tmp_path) == "finished"
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_run(tmp_path):
     """Two processes make a run together; a mistake is reported by the first alone."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "emlc_lib", "run"]

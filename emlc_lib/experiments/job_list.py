@@ -94,7 +94,7 @@ def report(table: pd.DataFrame, resources: Resources, estimate: float | None = N
     if len(awaiting):
         lines.append(
             f"{len(awaiting)} of them start from SimCLR weights that are not there: make them first "
-            "(notebooks/00_pretrain_simclr); the names of these runs will change with their content"
+            "(emlc pretrain); the names of these runs will change with their content"
         )
     if estimate is not None:
         total = len(todo) * estimate * resources.gpus
