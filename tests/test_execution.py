@@ -143,6 +143,7 @@ def test_bfloat16_trains_and_keeps_weights_in_float32():
     assert log["student_loss"].isfinite()
 
 
+@pytest.mark.slow
 def test_compiled_forward_mode_and_steps_agree_with_plain_ones(monkeypatch):
     """Dynamo and AOTAutograd trace the real graphs; the backend that runs them is eager, so nothing is fused and
     float64 rounding is all that may differ. (inductor needs a C++ compiler; the benchmark runs it.)"""

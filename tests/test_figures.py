@@ -108,6 +108,7 @@ def test_learning_rate_plans_are_steps_over_epochs():
     assert list(stays.edges) == [0, 0.5, 1]
 
 
+@pytest.mark.slow
 def test_the_bench_runs(tmp_path):
     csv = tmp_path / "cost.csv"
     command = [sys.executable, "-m", "benchmarks.step_cost", "--model", "small_cnn", "--noisy=4", "--clean=4",
@@ -121,6 +122,7 @@ def test_the_bench_runs(tmp_path):
     figures.cost_of_steps(table.reset_index())
 
 
+@pytest.mark.slow
 def test_the_bench_of_growth_runs(tmp_path):
     csv = tmp_path / "growth.csv"
     command = [sys.executable, "-m", "benchmarks.step_cost", "--model", "small_cnn", "--noisy=4", "--clean=4",
@@ -134,6 +136,7 @@ def test_the_bench_of_growth_runs(tmp_path):
     assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[2]] * 4
 
 
+@pytest.mark.slow
 def test_the_bench_of_the_methods_runs(tmp_path):
     csv = tmp_path / "methods.csv"
     command = [sys.executable, "-m", "benchmarks.step_cost", "--methods", "--model", "small_cnn", "--noisy=8",
@@ -146,6 +149,7 @@ def test_the_bench_of_the_methods_runs(tmp_path):
     assert (table["seconds"] > 0).all()
 
 
+@pytest.mark.slow
 def test_the_bench_of_the_data_runs(tmp_path):
     csv = tmp_path / "data.csv"
     command = [sys.executable, "-m", "benchmarks.data_throughput", "--sizes", "8", "--repeats", "2", "--threads",

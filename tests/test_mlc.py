@@ -243,6 +243,7 @@ def test_the_lcn_gives_distributions_and_sees_the_given_label():
     assert (q[0] - q[1]).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_compiled_mlc_agrees_with_the_plain_one(monkeypatch):
     """As in test_execution: the backend is eager, so that float64 rounding is all that may differ."""
     real = torch.compile
@@ -284,6 +285,7 @@ def test_a_finished_run_is_read_back_without_a_teacher(tmp_path):
     assert row["recovery"] == pytest.approx(100 * finished.result["last_recovery_all"], abs=0.006)  # two decimals
 
 
+@pytest.mark.slow
 def test_mlc_recovers_labels_on_digits():
     """Its claim at the smallest scale: at 50 % noise the LCN's labels are right more often than the given ones.
 

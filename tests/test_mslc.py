@@ -229,6 +229,7 @@ def test_the_estimate_counts_both_parts_of_the_training(monkeypatch):
     assert seen[-3:] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_mslc_recovers_labels_on_digits():
     """Its claims at the smallest scale: at 50 % noise most wrong labels come out right, and a tells them apart."""
     config = make_config(dataset="digits", noise=0.5, method="mslc", device="cpu")

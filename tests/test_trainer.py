@@ -132,6 +132,7 @@ def test_k_ends_epochs_on_teacher_updates():
     assert updated.tolist() == [(t + 1) % 5 == 0 for t in range(40)]
 
 
+@pytest.mark.slow
 def test_the_gate_and_recovery_improve_on_digits():
     """The paper's claim at the smallest scale: after training most wrong labels are recovered, at 90 % noise."""
     config = make_config(dataset="digits", preset="smoke")
@@ -203,6 +204,7 @@ run(make_config(dataset="digits", preset="smoke", epochs=40, start_steps=5, k={k
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 5])
 def test_a_run_killed_in_the_middle_of_an_epoch_ends_in_the_same_bits(tmp_path, k):
     def start(root):
