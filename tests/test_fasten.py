@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_execution import RandomBatches, method
+from problems import RandomBatches, method
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
@@ -28,7 +28,7 @@ class TwoBatches(RandomBatches):
         return super().noisy(t % 2)._replace(index=torch.arange(10) + 10 * (t % 2))
 
     def balanced_clean(self, t, per_class):
-        x, _, _ = self._draw(20_000 + t, 10 * per_class)
+        x, _, _ = self.draw(20_000 + t, 10 * per_class)
         return CleanBatch(x, torch.arange(10).repeat_interleave(per_class))
 
 

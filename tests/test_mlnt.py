@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from problems import method
 from references import flat, relative_error, stateless
-from test_execution import method
 from torch.func import functional_call, grad, hessian
 from torch.nn import functional as F
 
