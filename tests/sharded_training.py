@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import build, teacher_around
+from problems import build, teacher_around
 from torch import nn
 
 from emlc_lib import make_config, prepare, run

@@ -77,6 +77,19 @@ def columns(**arrays):
     return lambda: np.savez("h.npz", **arrays)
 
 
+def damaged_columns(damage):
+    def write():
+        np.savez("h.npz", worse_label=TRUE)
+        Path("h.npz").write_bytes(damage(Path("h.npz").read_bytes()))
+
+    return write
+
+
+def one_array():
+    with open("h.npz", "wb") as file:
+        np.save(file, TRUE)
+
+
 DATA = [
     cifar("CIFAR missing", r"Put its files into .*cifar-10-batches-py .*EMLC_DATA", lambda: None),
     cifar("CIFAR folder empty", r"Put its files into", lambda: Path("cifar-10-batches-py").mkdir()),
@@ -100,6 +113,12 @@ DATA = [
           columns(worse_label=np.array([Harmful()] * 200))),
     human("a pickle", r"human_labels: h.npz is not a readable .npz", written("h.npz", pickle.dumps(Harmful()))),
     human("no archive", r"human_labels: h.npz is not a readable .npz", written("h.npz", b"junk")),
+    human("empty", r"human_labels: h.npz is not a readable .npz", written("h.npz", b"")),
+    human("one array", r"human_labels: h.npz is not a readable .npz", one_array),
+    human("truncated", r"human_labels: h.npz is not a readable .npz", damaged_columns(lambda b: b[:200])),
+    # Inside the array: the archive's directory is whole.
+    human("damaged", r"human_labels: ", damaged_columns(lambda b: b[:900] + b"\xff" + b[901:])),
+    human("of words", r"human_labels: worse_label of h.npz holds <U", columns(worse_label=TRUE.astype(str))),
     Case("folds no archive", ValueError, r"file: f.npz is not a readable .npz",
          lambda: out_of_fold(SMALL, prepare(SMALL), folds=2, file=Path("f.npz")), written("f.npz", b"junk")),
     Case("folds of another run", ValueError, r"file: f.npz is of another configuration",

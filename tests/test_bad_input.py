@@ -1,6 +1,7 @@
 """Bad parameters and arrays: one error of one line that names the culprit, before any work."""
 
 import re
+from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -111,6 +112,40 @@ PARAMETERS = [
     refuse("jobs", r"jobs: must be None or a positive integer", lambda: sweep(runs(), jobs=0)),
     refuse("folds", r"folds: must be at least 2", lambda: out_of_fold(None, None, folds=1), ValueError),
 ]  # fmt: skip
+
+
+# Values that a parameter refuses by itself,
+VALUES = {
+    "noise": ([0.1, 0.2],), "noise_type": ("sym", "real"), "dataset": (None,), "method": ("EMLC",),
+    "preset": (None, ["quick"], "paper"), "k": (2.5, 1001), "seed": (2**31, 0.5), "epochs": (0, 10_001),
+    "device": ("", 0, "meta", "mps", "cpu:3", "cuda:99"), "batch_size": (1,), "clean_batch_size": (1,),
+    "lr": (0, -0.1, NAN, float("inf")), "teacher_lr": (0,), "start_lr": (0,), "momentum": (1.0, -0.1),
+    "weight_decay": (-1e-4, NAN), "n_clean": (-10,), "n_noisy": (0,), "model": ("resnet18",),
+    "schedule": ("step",), "start": ("clean", "imagenet"), "start_weights": ("w.safetensors",),
+    "start_steps": (-1,), "corruption": ("half",), "meta_weights": ("gamma",), "meta_term": ("perhaps",),
+    "augment": ("strong",), "mlc_lr": (0,), "mslc_lr": (1.1,), "mlc_mix_clean": ("half",),
+    "mlc_curvature": ("diagonal",), "mslc_plain_share": (1,), "step_order": ("backwards",),
+    "splits": ("overlapping",), "asymmetric_map": ("flip",), "teacher_momentum": (1.0,),
+    "mslc_soft_targets": ("soft",), "resized_copy": (True,), "lr_step_epoch": (0,), "lr_step_factor": (1,),
+    "human_labels": (5,), "precision": ("tf32", "float16"), "teacher_pass": ("twice",),
+}  # fmt: skip
+CLOTHING = {"dataset": "clothing1m", "preset": "smoke"}
+# and those that another one's value rules out.
+TOGETHER = [
+    ("noise_type", {"dataset": "fashion_mnist", "noise_type": "human", "human_labels": "labels.npz"}),
+    ("preset", {"dataset": "fashion_mnist", "preset": "paper"}),
+    ("preset", {"dataset": "clothing1m"}),
+    ("preset", {"dataset": "clothing1m", "preset": "quick"}),
+    ("splits", CLOTHING | {"splits": "released"}),
+    ("start", CLOTHING | {"start": "simclr"}),
+    ("start_weights", {"model": "resnet50_imagenet", "start": "imagenet", "start_weights": "nowhere.pth"}),
+    ("mslc_plain_share", {"method": "mslc", "epochs": 1, "mslc_plain_share": 0.6}),
+    ("share_primal", {"share_primal": True, "compile": True}),
+]
+TOGETHER += [(name, {name: value}) for name, values in VALUES.items() for value in values]
+PARAMETERS += [
+    refuse(f"{name} of {changes}", f"{name}: ", partial(config, **changes)) for name, changes in TOGETHER
+]
 
 
 def images(n=32, size=8, channels=()):

@@ -76,14 +76,6 @@ class TestNoisy:
             assert same(second.noisy(t), forwards[t])
         assert not same(forwards[0], forwards[1])
 
-    def test_no_global_random_state_is_consumed(self, digits):
-        state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-        batches = Batches(config_of(), digits)
-        batches.noisy(0)
-        batches.clean(0, 30)
-        assert torch.equal(torch.get_rng_state(), state)
-        assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
-
     @pytest.mark.parametrize("augment", [False, True])
     def test_images_and_labels_belong_together(self, sample, augment):
         batches = Batches(config_of(augment=augment), sample)

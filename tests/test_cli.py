@@ -47,6 +47,7 @@ def truth(paths):
 ARGUMENTS = ["correct", "images", "--verified", "verified.csv", "-p", "image_size", "8"]
 
 
+@pytest.mark.slow
 def test_from_a_folder_to_a_corrected_csv_and_a_contact_sheet(images):
     """In a process of its own, as a user runs it."""
     command = [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from clothing1m_config import config_of
+from problems import interrupted
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet50
@@ -169,12 +170,7 @@ def test_a_run_is_announced_with_its_time(clothing1m, small_images, tmp_path, mo
 def test_a_resumed_run_gives_the_same_bits(clothing1m, small_images, tmp_path, monkeypatch):
     monkeypatch.setenv("EMLC_DATA", str(clothing1m[0]))
     config = config_of(epochs=2)
-
-    def stop(row):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config, prepare(config), folder=tmp_path, show=False, on_epoch=stop)
+    interrupted(config, prepare(config), tmp_path)
     resumed = train(config, prepare(config), folder=tmp_path, show=False)
     whole = train(config, prepare(config), show=False)
     weights = [list(result.method.student.parameters()) for result in (resumed, whole)]

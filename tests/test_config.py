@@ -1,4 +1,4 @@
-"""The configuration: every mistake is one ConfigError that names the parameter; presets and names of runs."""
+"""The configuration: presets, and names of runs. What it refuses is in test_bad_input."""
 
 import json
 import pickle
@@ -41,84 +41,6 @@ def digits(**changes):
     return make_config(**{"dataset": "digits", "device": "cpu"} | changes)
 
 
-BAD = [
-    # (the parameter that the message must name, the arguments)
-    ("noise", {"noise": "a lot"}),
-    ("noise", {"noise": [0.1, 0.2]}),
-    ("noise_type", {"noise_type": "sym"}),
-    ("dataset", {"dataset": "cifar"}),
-    ("dataset", {"dataset": None}),
-    ("method", {"method": "EMLC"}),
-    ("preset", {"preset": "huge"}),
-    ("preset", {"preset": None}),
-    ("k", {"k": 2.5}),
-    ("k", {"k": 1001}),
-    ("seed", {"seed": 2**31}),
-    ("seed", {"seed": 0.5}),
-    ("epochs", {"epochs": 0}),
-    ("epochs", {"epochs": 10_001}),
-    ("device", {"device": "gpu9"}),
-    ("device", {"device": ""}),
-    ("device", {"device": 0}),
-    ("batch_size", {"batch_size": 1}),
-    ("clean_batch_size", {"clean_batch_size": 1}),
-    ("lr", {"lr": 0}),
-    ("lr", {"lr": -0.1}),
-    ("lr", {"lr": NAN}),
-    ("lr", {"lr": float("inf")}),
-    ("teacher_lr", {"teacher_lr": 0}),
-    ("start_lr", {"start_lr": 0}),
-    ("momentum", {"momentum": 1.0}),
-    ("momentum", {"momentum": -0.1}),
-    ("weight_decay", {"weight_decay": -1e-4}),
-    ("weight_decay", {"weight_decay": NAN}),
-    ("n_clean", {"n_clean": -10}),
-    ("n_noisy", {"n_noisy": 0}),
-    ("model", {"model": "resnet18"}),
-    ("schedule", {"schedule": "step"}),
-    ("start", {"dataset": "clothing1m", "preset": "smoke", "start": "simclr"}),
-    ("start", {"start": "clean"}),
-    ("start_weights", {"start": "simclr", "start_weights": "nowhere.safetensors"}),
-    ("start_weights", {"start_weights": "w.safetensors"}),
-    ("start_steps", {"start_steps": -1}),
-    ("corruption", {"corruption": "half"}),
-    ("meta_weights", {"meta_weights": "gamma"}),
-    ("meta_term", {"meta_term": "perhaps"}),
-    ("augment", {"augment": "strong"}),
-    ("mlc_lr", {"mlc_lr": 0}),
-    ("mslc_lr", {"mslc_lr": 1.1}),
-    ("mlc_mix_clean", {"mlc_mix_clean": "half"}),
-    ("mlc_curvature", {"mlc_curvature": "diagonal"}),
-    ("mslc_plain_share", {"mslc_plain_share": 1}),
-    ("mslc_plain_share", {"method": "mslc", "epochs": 1, "mslc_plain_share": 0.6}),
-    ("step_order", {"step_order": "backwards"}),
-    ("splits", {"splits": "overlapping"}),
-    ("asymmetric_map", {"asymmetric_map": "flip"}),
-    ("teacher_momentum", {"teacher_momentum": 1.0}),
-    ("mslc_soft_targets", {"mslc_soft_targets": "soft"}),
-    ("noise_type", {"noise_type": "human", "human_labels": "labels.npz"}),
-    ("noise_type", {"dataset": "fashion_mnist", "noise_type": "human", "human_labels": "labels.npz"}),
-    ("preset", {"preset": "paper"}),
-    ("preset", {"dataset": "fashion_mnist", "preset": "paper"}),
-    ("noise_type", {"noise_type": "real"}),
-    ("noise_type", {"dataset": "clothing1m", "preset": "smoke", "noise_type": "symmetric"}),
-    ("preset", {"dataset": "clothing1m"}),
-    ("preset", {"dataset": "clothing1m", "preset": "quick"}),
-    ("splits", {"dataset": "clothing1m", "preset": "smoke", "splits": "released"}),
-    ("resized_copy", {"resized_copy": True}),
-    ("start", {"start": "imagenet"}),
-    ("start_weights", {"model": "resnet50_imagenet", "start": "imagenet", "start_weights": "nowhere.pth"}),
-    ("lr_step_epoch", {"lr_step_epoch": 0}),
-    ("lr_step_factor", {"lr_step_factor": 1}),
-]
-
-
-@pytest.mark.parametrize(("name", "arguments"), BAD, ids=[f"{name}-{i}" for i, (name, _) in enumerate(BAD)])
-def test_mistakes_name_the_parameter(name, arguments):
-    with pytest.raises(ConfigError, match=rf"^{name}: "):
-        digits(**arguments)
-
-
 def test_cuda_is_refused_where_there_is_none(cuda):
     cuda(False)
     for device in ("cuda", "cuda:0"):
@@ -128,63 +50,18 @@ def test_cuda_is_refused_where_there_is_none(cuda):
     assert digits(device="cuda").device == "cuda"
 
 
-def test_the_message_says_what_is_allowed_and_what_was_given():
-    with pytest.raises(
-        ConfigError, match=r"'cifar' is not one of digits, fashion_mnist, cifar10, cifar100, clothing1m; did you"
-    ):
-        digits(dataset="cifar")
-    with pytest.raises(ConfigError, match="'huge' is not one of auto, smoke, quick for digits"):
-        digits(preset="huge")
-    with pytest.raises(ConfigError, match="101 is more than n_clean 100"):
-        digits(clean_batch_size=101, n_clean=100)
-
-
-def test_unknown_names_come_with_a_suggestion():
+def test_unknown_names_come_with_a_near_one_and_with_what_there_is():
     with pytest.raises(ConfigError, match="did you mean 'noise'") as caught:
         digits(nosie=0.9)
-    # And with what there is.
     for name in config_class("emlc").model_fields:
         assert name in str(caught.value)
-    with pytest.raises(ConfigError, match=r"^xyz: unknown parameter") as caught:
-        digits(xyz=1)
-    assert "did you mean" not in str(caught.value)
+    assert unknown_name("zzzz", ["seed"]) == "zzzz: unknown parameter. Known are: seed"
 
 
-def test_unknown_name_among_others():
-    assert unknown_name("sede", ["seed", "noise"]).startswith("sede: unknown parameter; did you mean 'seed'?")
+ENDS = {"noise": (0, 1), "seed": (2**31 - 1,), "k": (1000,), "momentum": (0,), "n_noisy": (1,), "batch_size": (2,)}
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("device", {"dataset": "cifar10", "device": 0}),  # papermill's -p device 0
-        ("preset", {"preset": ["quick"]}),
-        ("human_labels", {"human_labels": 5}),
-    ],
-)
-def test_values_of_a_wrong_type(name, arguments):
-    with pytest.raises(ConfigError, match=rf"^{name}: "):
-        digits(**arguments)
-
-
-@pytest.mark.parametrize("device", ["meta", "mps"])
-def test_devices_that_no_run_can_use(device):
-    with pytest.raises(ConfigError, match=r"^device: "):
-        digits(device=device)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("noise", 0),
-        ("noise", 1),
-        ("seed", 2**31 - 1),
-        ("k", 1000),
-        ("momentum", 0),
-        ("n_noisy", 1),
-        ("batch_size", 2),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ENDS.items() for value in values])
 def test_the_ends_of_the_ranges_are_allowed(name, value):
     assert getattr(digits(**{name: value}), name) == value
 
@@ -197,12 +74,10 @@ class TestPresets:
     @pytest.mark.parametrize(
         ("dataset", "with_cuda", "without"),
         [
-            ("digits", "smoke", "smoke"),
-            ("fashion_mnist", "quick", "quick"),
-            ("cifar10", "paper", "quick"),
+            ("digits", "smoke", "smoke"), ("fashion_mnist", "quick", "quick"), ("cifar10", "paper", "quick"),
             ("cifar100", "paper", "quick"),
         ],
-    )
+    )  # fmt: skip
     def test_auto(self, cuda, dataset, with_cuda, without):
         cuda(True)
         config = make_config(dataset=dataset)
@@ -217,26 +92,12 @@ class TestPresets:
     def test_paper_is_table_4(self, dataset, model):
         config = make_config(dataset=dataset, preset="paper", device="cpu")
         expected = {
-            "model": model,
-            "start": "simclr",
-            "start_steps": 0,
-            "start_weights": None,
-            "batch_size": 128,
-            "clean_batch_size": 32,
-            "epochs": 15,
-            "lr": 0.02,
-            "teacher_lr": 0.02,
-            "momentum": 0.9,
-            "weight_decay": 0.0,
-            "schedule": "none",
-            "augment": True,
-            "n_clean": 1000,  # section 4.1
-            "n_noisy": None,
-            "meta_weights": "paper",
-            "corruption": "adversarial",
-            "meta_term": True,
+            "model": model, "start": "simclr", "start_steps": 0, "start_weights": None, "batch_size": 128,
+            "clean_batch_size": 32, "epochs": 15, "lr": 0.02, "teacher_lr": 0.02, "momentum": 0.9,
+            "weight_decay": 0.0, "schedule": "none", "augment": True, "n_clean": 1000,  # section 4.1
+            "n_noisy": None, "meta_weights": "paper", "corruption": "adversarial", "meta_term": True,
             "precision": "float32",
-        }
+        }  # fmt: skip
         assert {name: getattr(config, name) for name in expected} == expected
 
     def test_paper_computes_in_tf32_on_cuda_alone(self, cuda):
@@ -255,23 +116,11 @@ class TestPresets:
     def test_paper_is_table_4_for_clothing1m(self, cuda):
         config = make_config(dataset="clothing1m", preset="paper", device="cpu")
         expected = {
-            "model": "resnet50_imagenet",
-            "start": "imagenet",
-            "batch_size": 1024,
-            "clean_batch_size": 1024,
-            "epochs": 3,
-            "lr": 0.1,
-            "teacher_lr": 0.1,
-            "schedule": "lr_step",
-            "momentum": 0.9,
-            "weight_decay": 0.0,
-            "augment": True,
-            "noise_type": "real",
-            "n_clean": None,
-            "n_noisy": None,
-            "corruption": "adversarial",
-            "meta_weights": "paper",
-        }
+            "model": "resnet50_imagenet", "start": "imagenet", "batch_size": 1024, "clean_batch_size": 1024,
+            "epochs": 3, "lr": 0.1, "teacher_lr": 0.1, "schedule": "lr_step", "momentum": 0.9,
+            "weight_decay": 0.0, "augment": True, "noise_type": "real", "n_clean": None, "n_noisy": None,
+            "corruption": "adversarial", "meta_weights": "paper",
+        }  # fmt: skip
         assert {name: getattr(config, name) for name in expected} == expected
         # Section 4.2 says 5 epochs.
         longer = make_config(dataset="clothing1m", preset="paper", device="cpu", epochs=5)
@@ -302,135 +151,37 @@ class TestPresets:
         assert json.dumps(PRESETS) == before
 
 
-BASE = {
-    "dataset": "cifar10",
-    "preset": "quick",
-    "method": "emlc",
-    "seed": 0,
-    "device": "cpu",
-    "noise_type": "symmetric",
-    "noise": 0.9,
-    "asymmetric_map": "similar",
-    "splits": "disjoint",
-    "human_labels": None,
-    "human_key": "worse_label",
-    "n_clean": 1000,
-    "n_noisy": 5000,
-    "model": "resnet_narrow",
-    "start": "random",
-    "start_weights": None,
-    "start_steps": 300,
-    "start_lr": 0.05,
-    "epochs": 4,
-    "batch_size": 64,
-    "clean_batch_size": 64,
-    "lr": 0.02,
-    "schedule": "none",
-    "momentum": 0.9,
-    "lr_step_epoch": 1,
-    "lr_step_factor": 0.1,
-    "resized_copy": False,
-    "weight_decay": 0.0,
-    "augment": True,
-    "autoaugment": True,
-    "k": 1,
-    "teacher_lr": 0.02,
-    "corruption": "adversarial",
-    "meta_term": True,
-    "meta_weights": "paper",
-    "step_order": "matched",
-    "step_mean": False,
-    "teacher_momentum": None,
-    "mlc_lr": 3e-4,
-    "mlc_mix_clean": True,
-    "mlc_curvature": "identity",
-    "mslc_lr": 1e-3,
-    "mslc_plain_share": 0.5,
-    "mslc_soft_targets": False,
-    "share_primal": True,
-    "mwnet_lr": 1e-3,
-    "mlnt_sets": 10,
-    "mlnt_lr": 0.2,
-    "mlnt_meta_lr": 0.4,
-    "mlnt_decay": 0.99,
-    "fasten_threshold": 0.8,
-    "fasten_noisy_weight": 0.5,
-    "fixmatch_threshold": 0.95,
-    "fixmatch_weight": 1.0,
-    "distilled_share": 0.5,
-    "precision": "float32",
-    "teacher_pass": "kept",
-    "compile": False,
-    "cuda_graph": False,
-}
-# Another value of every field.
-CHANGES = {
-    "dataset": "cifar100",
-    "preset": "smoke",
-    "method": "clean_only",
-    "seed": 1,
-    "device": "cuda",
-    "noise_type": "asymmetric",
-    "noise": 0.8,
-    "asymmetric_map": "random",
-    "splits": "released",
-    "human_labels": "labels.npz",
-    "human_key": "aggre_label",
-    "n_clean": 500,
-    "n_noisy": None,
-    "model": "resnet34",
-    "start": "simclr",
-    "start_weights": "another file",
-    "start_steps": 299,
-    "start_lr": 0.06,
-    "epochs": 5,
-    "batch_size": 63,
-    "clean_batch_size": 63,
-    "lr": 0.020000001,
-    "schedule": "cosine",
-    "momentum": 0.5,
-    "lr_step_epoch": 2,
-    "lr_step_factor": 0.2,
-    "resized_copy": True,
-    "weight_decay": 5e-4,
-    "augment": False,
-    "autoaugment": False,
-    "k": 2,
-    "teacher_lr": 0.03,
-    "corruption": "random",
-    "meta_term": False,
-    "meta_weights": "exact",
-    "step_order": "reversed",
-    "step_mean": True,
-    "teacher_momentum": 0.0,
-    "mlc_lr": 1e-3,
-    "mlc_mix_clean": False,
-    "mlc_curvature": "exact",
-    "mslc_lr": 1e-4,
-    "mslc_plain_share": 0.25,
-    "mslc_soft_targets": True,
-    "share_primal": None,
-    "mwnet_lr": 1e-4,
-    "mlnt_sets": 2,
-    "mlnt_lr": 0.1,
-    "mlnt_meta_lr": 0.0,
-    "mlnt_decay": 0.999,
-    "fasten_threshold": 0.9,
-    "fasten_noisy_weight": 1.0,
-    "fixmatch_threshold": 0.9,
-    "fixmatch_weight": 0.5,
-    "distilled_share": 0.25,
-    "precision": "tf32",
-    "teacher_pass": "recomputed",
-    "compile": True,
-    "cuda_graph": True,
-}
+# Of every field a value and another one.
+FIELDS = {
+    "dataset": ("cifar10", "cifar100"), "preset": ("quick", "smoke"), "method": ("emlc", "clean_only"),
+    "seed": (0, 1), "device": ("cpu", "cuda"), "noise_type": ("symmetric", "asymmetric"), "noise": (0.9, 0.8),
+    "asymmetric_map": ("similar", "random"), "splits": ("disjoint", "released"),
+    "human_labels": (None, "labels.npz"), "human_key": ("worse_label", "aggre_label"), "n_clean": (1000, 500),
+    "n_noisy": (5000, None), "model": ("resnet_narrow", "resnet34"), "start": ("random", "simclr"),
+    "start_weights": (None, "another file"), "start_steps": (300, 299), "start_lr": (0.05, 0.06),
+    "epochs": (4, 5), "batch_size": (64, 63), "clean_batch_size": (64, 63), "lr": (0.02, 0.020000001),
+    "schedule": ("none", "cosine"), "momentum": (0.9, 0.5), "lr_step_epoch": (1, 2),
+    "lr_step_factor": (0.1, 0.2), "resized_copy": (False, True), "weight_decay": (0.0, 5e-4),
+    "augment": (True, False), "autoaugment": (True, False), "k": (1, 2), "teacher_lr": (0.02, 0.03),
+    "corruption": ("adversarial", "random"), "meta_term": (True, False), "meta_weights": ("paper", "exact"),
+    "step_order": ("matched", "reversed"), "step_mean": (False, True), "teacher_momentum": (None, 0.0),
+    "mlc_lr": (3e-4, 1e-3), "mlc_mix_clean": (True, False), "mlc_curvature": ("identity", "exact"),
+    "mslc_lr": (1e-3, 1e-4), "mslc_plain_share": (0.5, 0.25), "mslc_soft_targets": (False, True),
+    "share_primal": (True, None), "mwnet_lr": (1e-3, 1e-4), "mlnt_sets": (10, 2), "mlnt_lr": (0.2, 0.1),
+    "mlnt_meta_lr": (0.4, 0.0), "mlnt_decay": (0.99, 0.999), "fasten_threshold": (0.8, 0.9),
+    "fasten_noisy_weight": (0.5, 1.0), "fixmatch_threshold": (0.95, 0.9), "fixmatch_weight": (1.0, 0.5),
+    "distilled_share": (0.5, 0.25), "precision": ("float32", "tf32"), "teacher_pass": ("kept", "recomputed"),
+    "compile": (False, True), "cuda_graph": (False, True),
+}  # fmt: skip
+CHANGES = {name: other for name, (_, other) in FIELDS.items()}
 
 
 def of(method, **changes):
-    """A configuration with the values of ``BASE`` that the method has."""
+    """A configuration with the first values of ``FIELDS`` that the method has."""
     own = config_class(method).model_fields
-    return config_class(method)(**{n: v for n, v in BASE.items() if n in own} | {"method": method} | changes)
+    return config_class(method)(
+        **{n: v for n, (v, _) in FIELDS.items() if n in own} | {"method": method} | changes
+    )
 
 
 class TestIdentity:
@@ -504,14 +255,10 @@ class TestIdentity:
     @pytest.mark.parametrize(
         "table",
         [
-            "quick_cifar10",
-            "smoke_digits",
-            "ablation_quick_cifar10",
-            "quick_cifar10_8_epochs",
-            "fidelity_quick_cifar10_runs",
-            "fidelity_smoke_digits_runs",
+            "quick_cifar10", "smoke_digits", "ablation_quick_cifar10", "quick_cifar10_8_epochs",
+            "fidelity_quick_cifar10_runs", "fidelity_smoke_digits_runs",
         ],
-    )
+    )  # fmt: skip
     def test_runs_of_the_first_schema_are_found_by_their_names(self, table):
         """Committed tables have the digests that their runs had then, and commands that make the runs."""
         rows = pd.read_csv(FIGURES / f"{table}.csv")
@@ -586,13 +333,3 @@ def test_the_noise_rate_does_not_count_for_human_labels():
         )
 
     assert config(0.1).digest == config(0.9).digest
-
-
-@pytest.mark.parametrize("device", ["cpu:3", "cuda:99"])
-def test_devices_that_are_not_there(device):
-    with pytest.raises(ConfigError, match=r"^device: "):
-        digits(device=device)
-
-
-def test_an_unknown_name_without_a_near_one_reads_well():
-    assert unknown_name("zzzz", ["seed"]) == "zzzz: unknown parameter. Known are: seed"

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from problems import RandomBatches, interrupted
 from strict_device import StrictDevice
-from test_execution import RandomBatches
 
 from emlc_lib import ConfigError, make_config, prepare
 from emlc_lib.core.teacher import build_teacher
@@ -82,14 +82,11 @@ def same(a, b):
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"corruption": "random"},
-        {"corruption": "none", "weight_decay": 0.01},
-        {"teacher_pass": "recomputed", "share_primal": False},
-        {"meta_weights": "exact"},
+        {}, {"corruption": "random"}, {"corruption": "none", "weight_decay": 0.01},
+        {"teacher_pass": "recomputed", "share_primal": False}, {"meta_weights": "exact"},
         {"meta_term": False, "teacher_momentum": 0.0},
     ],
-)
+)  # fmt: skip
 def test_replays_are_the_steps_bit_by_bit(changes, capsys):
     """A cosine schedule, so that another rate is due at every step; no draw is that of the capture."""
     built = method(**changes)
@@ -178,11 +175,7 @@ def test_a_training_with_a_graph_is_resumed(monkeypatch, tmp_path):
     whole = train(graph, data, show=False)
     assert MADE[-1].replays == 3 * 8 - WARM_UP
 
-    def stop(row):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(graph, data, folder=tmp_path, show=False, on_epoch=stop)
+    interrupted(graph, data, tmp_path)
     resumed = train(graph, data, folder=tmp_path, show=False)
     assert MADE[-1].replays == 2 * 8 - WARM_UP
     states = [trained.method.student.state_dict().values() for trained in (whole, resumed)]
@@ -252,18 +245,7 @@ def test_on_cuda_replays_are_the_steps(monkeypatch, capsys):
         built = method(graph=False)
         config = built.config.model_copy(update={"device": "cuda"})
         student, teacher = built.student.float().cuda(), built.teacher.float().cuda()
-        source = RandomBatches(torch.float32)
-
-        class OnDevice:
-            last_step = source.last_step
-
-            def noisy(self, t, source=source):
-                return type(b := source.noisy(t))(*(v if v is None else v.cuda() for v in b))
-
-            def clean(self, t, size, source=source):
-                return type(b := source.clean(t, size))(*(v.cuda() for v in b))
-
-        on_gpu = EMLC(config, OnDevice(), student, teacher)
+        on_gpu = EMLC(config, RandomBatches(torch.float32, device="cuda"), student, teacher)
         if graph:
             on_gpu._run = CapturedStep(on_gpu._learn, on_gpu.state, CudaStream("cuda"))
         else:

@@ -65,17 +65,9 @@ def spoilt_momentum(method, log):
     [
         # In the middle of an epoch the next step's loss shows it, at its end nothing but the weights does.
         (nan_gradient("student"), 11, "student_loss is not finite at step 12"),
-        (
-            nan_gradient("student"),
-            15,
-            "the student's .* after the gradient .* is not finite at step 15",
-        ),
+        (nan_gradient("student"), 15, "the student's .* after the gradient .* is not finite at step 15"),
         (nan_gradient("teacher"), 11, "student_loss is not finite at step 12"),
-        (
-            nan_gradient("teacher"),
-            15,
-            "the teacher's .* after the gradient .* is not finite at step 15",
-        ),
+        (nan_gradient("teacher"), 15, "the teacher's .* after the gradient .* is not finite at step 15"),
         (spoilt_loss, 10, "meta_loss is not finite at step 10"),
         (spoilt_statistics, 15, "the student's .*running_var, .* is not finite at step 15"),
         (spoilt_momentum, 15, "momentum_buffer 0 of the optimiser teacher, .* is not finite at step 15"),

@@ -87,6 +87,7 @@ class TestDigits:
         assert table["gate"].between(0, 1).all()
         pd.testing.assert_frame_equal(table, fitted.correct_labels(digits.noisy))
 
+    @pytest.mark.slow
     def test_several_look_ahead_steps_repair_labels_too(self, digits):
         estimator = EMLCClassifier(k=3, epochs=24, start_steps=100).fit(digits.noisy, digits.clean)
         corrected = estimator.correct_labels()["corrected_label"].to_numpy()
@@ -243,6 +244,7 @@ class TestWarnings:
             warn_of_no_correction(correction | {"corrected": torch.tensor(corrected)})
         assert [str(w.message)[:20] for w in caught] == ["no label was changed"] * warned
 
+    @pytest.mark.slow
     def test_a_training_that_corrects_is_silent(self, digits):
         with warnings.catch_warnings(record=True, action="always") as caught:
             EMLCClassifier(epochs=6, start_steps=100).fit(digits.noisy, digits.clean)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from problems import RandomBatches, method
 
-from emlc_lib import ConfigError, make_config
+from emlc_lib import make_config
 from emlc_lib.core.meta_gradient import (
     InnerStep,
     clean_gradient,
@@ -12,49 +13,9 @@ from emlc_lib.core.meta_gradient import (
     parameters_of,
     surrogate,
 )
-from emlc_lib.core.teacher import build_teacher
-from emlc_lib.data.batches import CleanBatch, NoisyBatch
 from emlc_lib.methods.baselines import CrossEntropy
-from emlc_lib.methods.emlc import EMLC
 from emlc_lib.methods.mwnet import MWNet
-from emlc_lib.networks.backbones import build_classifier
 from emlc_lib.runtime.execution import at_own_precision, autocast, compiled, matmul_precision
-
-
-class RandomBatches:
-    """Stands in for Batches: the batch of step t from a seed, in the given dtype."""
-
-    def __init__(self, dtype, side=12, noisy=10, clean=6, channels=3):
-        self.dtype, self.side, self.sizes, self.channels = dtype, side, (noisy, clean), channels
-
-    def last_step(self, epoch, period):
-        return 60 * epoch
-
-    def _draw(self, seed, n):
-        generator = torch.Generator().manual_seed(seed)
-        shape = (n, self.channels, self.side, self.side)
-        x = torch.randn(shape, generator=generator).to(self.dtype).contiguous(memory_format=torch.channels_last)
-        return x, *torch.randint(10, (2, n), generator=generator)
-
-    def noisy(self, t):
-        return NoisyBatch(*self._draw(t, self.sizes[0]))
-
-    def clean(self, t, size, *, start=False):
-        return CleanBatch(*self._draw(10_000 + t, self.sizes[1])[:2])
-
-
-def method(dtype=torch.float64, cls=EMLC, model="small_cnn", batches=None, **changes):
-    values = {"lr": 0.05, "batch_size": 10, "clean_batch_size": 6} | changes
-    values |= {"teacher_lr": 0.05} if cls.needs_teacher else {}
-    config = make_config(
-        **{"method": cls.name} | values, dataset="cifar10", preset="smoke", model=model, device="cpu"
-    )
-    generator = torch.Generator().manual_seed(0)
-    student, own = (build_classifier(model, 10, 3, generator).to(dtype) for _ in range(2))
-    teacher = build_teacher(own, generator).to(dtype)
-    for network in (student, teacher):
-        network.to(memory_format=torch.channels_last).train()
-    return cls(config, batches or RandomBatches(dtype), student, teacher)
 
 
 def after(steps, **changes):
@@ -92,8 +53,8 @@ def cosine(a, b):
 
 def meta_gradient(precision, *, model, side, k=1, compile=False):
     """The meta term's gradient for the teacher of k steps, as EMLC computes it, without the other terms."""
-    batches = RandomBatches(torch.float32, side=side, noisy=32, clean=16)
-    built = method(torch.float32, model=model, batches=batches, k=k, clean_batch_size=16, share_primal=False)
+    batches = RandomBatches(torch.float32, (3, side, side), noisy=32)
+    built = method(dtype=torch.float32, model=model, batches=batches, k=k, clean_batch_size=16, share_primal=False)
     student, teacher = built.student, built.teacher
     # A student that has learned a little: at He initialisation every gradient is still noise.
     steps = []
@@ -135,7 +96,7 @@ def test_bfloat16_has_one_way_for_its_tangents(k):
 
 
 def test_bfloat16_trains_and_keeps_weights_in_float32():
-    built = method(torch.float32, precision="bfloat16")
+    built = method(dtype=torch.float32, precision="bfloat16")
     for t in range(3):
         log = built.step(t)
     assert all(value.dtype in (torch.float32, torch.int64) for value in built.student.state_dict().values())
@@ -143,6 +104,7 @@ def test_bfloat16_trains_and_keeps_weights_in_float32():
     assert log["student_loss"].isfinite()
 
 
+@pytest.mark.slow
 def test_compiled_forward_mode_and_steps_agree_with_plain_ones(monkeypatch):
     """Dynamo and AOTAutograd trace the real graphs; the backend that runs them is eager, so nothing is fused and
     float64 rounding is all that may differ. (inductor needs a C++ compiler; the benchmark runs it.)"""
@@ -190,20 +152,6 @@ def test_the_process_keeps_its_tf32_setting():
     assert before == (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
 
 
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("precision", {"precision": "tf32"}),
-        ("precision", {"precision": "float16"}),
-        ("share_primal", {"share_primal": True, "compile": True}),
-        ("teacher_pass", {"teacher_pass": "twice"}),
-    ],
-)
-def test_what_cannot_be_combined_is_refused(name, changes):
-    with pytest.raises(ConfigError, match=f"^{name}: "):
-        make_config(dataset="digits", device="cpu", **changes)
-
-
 def test_sharing_is_on_where_it_pays():
     def shares(**changes):
         return make_config(dataset="digits", device="cpu", **changes).shares_primal
@@ -222,27 +170,13 @@ def test_on_cuda_the_meta_gradient_keeps_its_direction(changes):
     """The same meta-gradient on the GPU in each format, against float32 there: cosine at least 0.999."""
 
     def gradient(**options):
-        config = make_config(
-            dataset="cifar10", preset="smoke", model="resnet_narrow", device="cuda", batch_size=32,
+        batches = RandomBatches(torch.float32, (3, 32, 32), noisy=32, device="cuda")
+        built = method(
+            dtype=torch.float32, model="resnet_narrow", batches=batches, device="cuda", batch_size=32,
             clean_batch_size=16, share_primal=False, corruption="none", **options,
         )  # fmt: skip
-        generator = torch.Generator().manual_seed(0)
-        student, own = (build_classifier("resnet_narrow", 10, 3, generator).cuda().train() for _ in range(2))
-        teacher = build_teacher(own, generator).cuda().train()
-        source = RandomBatches(torch.float32, side=32, noisy=32, clean=16)
-
-        class OnDevice:
-            last_step = source.last_step
-
-            def noisy(self, t):
-                return NoisyBatch(*(None if v is None else v.cuda() for v in source.noisy(t)))
-
-            def clean(self, t, size):
-                return CleanBatch(*(v.cuda() for v in source.clean(t, size)))
-
-        built = EMLC(config, OnDevice(), student, teacher)
-        with matmul_precision(config.precision):
+        with matmul_precision(built.config.precision):
             built.step(0)
-        return [p.grad for p in teacher.parameters()]
+        return [p.grad for p in built.teacher.parameters()]
 
     assert cosine(gradient(**changes), gradient()) >= 0.999

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_execution import RandomBatches, method
+from problems import RandomBatches, method
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
@@ -28,7 +28,7 @@ class TwoBatches(RandomBatches):
         return super().noisy(t % 2)._replace(index=torch.arange(10) + 10 * (t % 2))
 
     def balanced_clean(self, t, per_class):
-        x, _, _ = self._draw(20_000 + t, 10 * per_class)
+        x, _, _ = self.draw(20_000 + t, 10 * per_class)
         return CleanBatch(x, torch.arange(10).repeat_interleave(per_class))
 
 
@@ -160,6 +160,7 @@ def transitions_of(config, data):
     return result, torch.stack(seen[-result.method.batches.steps_per_epoch :]).mean(0).double().numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [{"noise": 0.5}, {"noise_type": "asymmetric", "noise": 0.4}])
 def test_the_estimated_transition_is_that_of_the_noise(noise):
     """On digits, without corrections (a threshold of 1), against the matrix that made the noise.
@@ -176,6 +177,7 @@ def test_the_estimated_transition_is_that_of_the_noise(noise):
     assert away.mean() < 0.04
 
 
+@pytest.mark.slow
 def test_fasten_corrects_labels_on_digits():
     """With 50 % noise 55 % of the labels are right as given; a student that copied them would not reach 90 %."""
     config = make_config(**DIGITS, noise=0.5)

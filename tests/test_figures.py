@@ -108,51 +108,53 @@ def test_learning_rate_plans_are_steps_over_epochs():
     assert list(stays.edges) == [0, 0.5, 1]
 
 
-def test_the_bench_runs(tmp_path):
-    csv = tmp_path / "cost.csv"
-    command = [sys.executable, "-m", "benchmarks.step_cost", "--model", "small_cnn", "--noisy=4", "--clean=4",
-               "--repeats", "2", "--threads", "1", "--device", "cpu", "--no-memory", f"--csv={csv}"]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def bench(folder, module, *options):
+    """The table that a benchmark of one thread and two repeats writes."""
+    command = [
+        sys.executable,
+        "-m",
+        f"benchmarks.{module}",
+        *options,
+        "--repeats=2",
+        "--threads=1",
+        "--device=cpu",
+    ]
+    done = subprocess.run([*command, f"--csv={folder / 'table.csv'}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    table = pd.read_csv(csv).set_index("variant")
+    return pd.read_csv(folder / "table.csv")
+
+
+SMALL = ["--model=small_cnn", "--noisy=8", "--clean=4"]
+
+
+@pytest.mark.slow
+def test_the_bench_runs(tmp_path):
+    table = bench(tmp_path, "step_cost", *SMALL, "--no-memory").set_index("variant")
     assert table.loc["plain SGD", "ratio"] == pytest.approx(1)
     assert {"EMLC k=1", "EMLC k=5", "through the update by autograd, k=1"} <= set(table.index)
     assert (table["seconds"] > 0).all()
     figures.cost_of_steps(table.reset_index())
 
 
+@pytest.mark.slow
 def test_the_bench_of_growth_runs(tmp_path):
-    csv = tmp_path / "growth.csv"
-    command = [sys.executable, "-m", "benchmarks.step_cost", "--model", "small_cnn", "--noisy=4", "--clean=4",
-               "--ks", "2", "--repeats=2", "--threads=1", "--device", "cpu", f"--csv={csv}"]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    table = pd.read_csv(csv)
+    table = bench(tmp_path, "step_cost", *SMALL, "--ks", "2")
     assert len(table) == 1 + 4
     figure = figures.cost_growth(table)
     assert named(figure)
     assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[2]] * 4
 
 
+@pytest.mark.slow
 def test_the_bench_of_the_methods_runs(tmp_path):
-    csv = tmp_path / "methods.csv"
-    command = [sys.executable, "-m", "benchmarks.step_cost", "--methods", "--model", "small_cnn", "--noisy=8",
-               "--clean=4", "--repeats=2", "--threads=1", "--device=cpu", "--no-memory",
-               f"--csv={csv}"]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    table = pd.read_csv(csv).set_index("variant")
+    table = bench(tmp_path, "step_cost", *SMALL, "--methods", "--no-memory").set_index("variant")
     assert {"MLC, double backward", "MLC, forward mode", "MW-Net", "FasTEN"} <= set(table.index)
     assert (table["seconds"] > 0).all()
 
 
+@pytest.mark.slow
 def test_the_bench_of_the_data_runs(tmp_path):
-    csv = tmp_path / "data.csv"
-    command = [sys.executable, "-m", "benchmarks.data_throughput", "--sizes", "8", "--repeats", "2", "--threads",
-               "1", "--device", "cpu", f"--csv={csv}"]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    table = pd.read_csv(csv)
+    table = bench(tmp_path, "data_throughput", "--sizes", "8")
     assert len(table) == 6
     assert (table["images_per_second"] > 0).all()
     assert figures.data_rates(table).axes[0].get_xlabel()

@@ -48,20 +48,12 @@ def global_draws(source):
 @pytest.mark.parametrize(
     "line",
     [
-        "torch.randn(3)",
-        "x.uniform_(0, 1)",
-        "nn.init.kaiming_normal_(w)",
-        "np.random.shuffle(x)",
-        "np.random.default_rng()",
-        "random.choice(x)",
-        "torch.manual_seed(0)",
-        "F.dropout(x, 0.5)",
-        "nn.Dropout(0.5)",
-        "DataLoader(data, num_workers=2)",
-        "train_test_split(x, test_size=0.25)",
+        "torch.randn(3)", "x.uniform_(0, 1)", "nn.init.kaiming_normal_(w)", "np.random.shuffle(x)",
+        "np.random.default_rng()", "random.choice(x)", "torch.manual_seed(0)", "F.dropout(x, 0.5)",
+        "nn.Dropout(0.5)", "DataLoader(data, num_workers=2)", "train_test_split(x, test_size=0.25)",
         "torch.rand_like(x)",
     ],
-)
+)  # fmt: skip
 def test_the_search_finds(line):
     assert list(global_draws(line)) == [line]
 
@@ -69,13 +61,10 @@ def test_the_search_finds(line):
 @pytest.mark.parametrize(
     "line",
     [
-        "torch.randn(3, generator=g)",
-        "torch.Generator().manual_seed(3)",
-        "np.random.default_rng(seed)",
-        "rng.permutation(3)",
-        "train_test_split(x, random_state=0)",
+        "torch.randn(3, generator=g)", "torch.Generator().manual_seed(3)", "np.random.default_rng(seed)",
+        "rng.permutation(3)", "train_test_split(x, random_state=0)",
     ],
-)
+)  # fmt: skip
 def test_the_search_passes_over(line):
     assert not list(global_draws(line))
 

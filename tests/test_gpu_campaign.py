@@ -93,6 +93,7 @@ def done(tmp_path_factory):
     return folder, texts
 
 
+@pytest.mark.slow
 def test_what_was_begun_goes_on_until_all_is_finished(done):
     _, texts = done
     assert "digits: SimCLR start of small_cnn begun" in texts[1]
@@ -104,6 +105,7 @@ def test_what_was_begun_goes_on_until_all_is_finished(done):
     assert "Traceback" not in "".join(texts)
 
 
+@pytest.mark.slow
 def test_it_stops_after_an_epoch_if_the_next_would_not_fit(tmp_path, monkeypatch):
     monkeypatch.setenv("EMLC_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("EMLC_RUNS", raising=False)
@@ -124,11 +126,13 @@ def test_it_stops_after_an_epoch_if_the_next_would_not_fit(tmp_path, monkeypatch
     assert len(epochs) > 2
 
 
+@pytest.mark.slow
 def test_a_call_with_everything_done_does_nothing(done):
     assert "nothing to do" in done[1][-1]
     assert "epoch" not in done[1][-1]
 
 
+@pytest.mark.slow
 def test_only_the_listed_packages_are_imported(done):
     imported = {
         name
@@ -140,6 +144,7 @@ def test_only_the_listed_packages_are_imported(done):
     assert imported == set(IMPORTS)
 
 
+@pytest.mark.slow
 def test_every_run_and_every_cost_is_there_with_its_provenance(done):
     folder, _ = done
     runs, costs = pd.read_csv(folder / "out" / "runs.csv"), pd.read_csv(folder / "out" / "step_cost_gpu.csv")
@@ -160,6 +165,7 @@ def test_every_run_and_every_cost_is_there_with_its_provenance(done):
     assert set(report["pieces"].values()) == {"finished"}
 
 
+@pytest.mark.slow
 def test_a_fresh_machine_knows_what_was_collected(done, tmp_path):
     """Runs and steps are rows of tables then; the weights have come along, and the tests are run again."""
     folder, _ = done
@@ -174,6 +180,7 @@ def test_a_fresh_machine_knows_what_was_collected(done, tmp_path):
     assert runs.count("finished") == len(METHODS)
 
 
+@pytest.mark.slow
 def test_what_came_back_is_collected_once(done, tmp_path):
     folder, _ = done
     table = pd.read_csv(folder / "out" / "runs.csv", dtype=str)

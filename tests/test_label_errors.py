@@ -105,14 +105,6 @@ class TestOutOfFold:
         assert np.array_equal(out_of_fold(config, data, folds=2, file=file), probabilities)
         assert len(calls) == 3
 
-    def test_a_file_of_another_configuration(self, config, data, tmp_path):
-        file = tmp_path / "folds.npz"
-        with open(file, "wb") as out:
-            np.savez(out, config="00000000")
-        with pytest.raises(ValueError, match="another configuration"):
-            out_of_fold(config, data, folds=2, file=file)
-        assert not np.load(file).files[1:]
-
 
 def _bytes(images):
     return {image.numpy().tobytes() for image in images}

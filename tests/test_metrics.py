@@ -73,13 +73,6 @@ def test_the_gate_is_summed_in_float64():
     assert counts[7].item() == pytest.approx(n * float(gate[0]), rel=1e-12)
 
 
-def test_counts_are_additive():
-    batch = sample(90)
-    parts = [correction_counts(*part) for part in zip(*(x.split(37) for x in batch), strict=True)]
-    assert len(parts) == 3
-    torch.testing.assert_close(sum(parts), correction_counts(*batch), rtol=1e-12, atol=0)
-
-
 def test_rates_by_hand_and_against_scikit_learn():
     soft, gate, given, true = sample(300)
     rates = correction_rates(correction_counts(soft, gate, given, true))

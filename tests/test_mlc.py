@@ -8,49 +8,24 @@ import copy
 
 import pytest
 import torch
-from conftest import conv_net, mlp
+from problems import FAST, LR, bits, mlp, same_bits, small, trained
 from references import flat, relative_error, stateless
-from test_execution import RandomBatches
-from test_trainer import FAST, bits, same_bits, trained
 from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
 from benchmarks.double_backward import MLCByDoubleBackward
 from emlc_lib import make_config, prepare, run
-from emlc_lib.data.batches import CleanBatch, NoisyBatch
+from emlc_lib.data.batches import CleanBatch
 from emlc_lib.experiments.tables import accuracy_table
 from emlc_lib.methods.mlc import MLC, LabelCorrectionNetwork
 from emlc_lib.runtime.execution import compiled
 from emlc_lib.training.trainer import train
 
-LR = 0.3
-
-
-class SmallBatches(RandomBatches):
-    """The stand-in, with batches that fit the float64 networks of conftest."""
-
-    def __init__(self, shape):
-        self.shape = shape
-
-    def _draw(self, seed, n):
-        generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(n, *self.shape, generator=generator, dtype=torch.float64)
-        return x, *torch.randint(4, (2, n), generator=generator)
-
-    def noisy(self, t):
-        return NoisyBatch(*self._draw(t, 7))
-
-    def clean(self, t, size, *, start=False):
-        return CleanBatch(*self._draw(10_000 + t, size)[:2])
-
 
 def method(kind="mlp", cls=MLC, **changes):
     """MLC on a float64 network, and what its LCN is about to descend along, collected instead of stepped."""
-    net, shape = (conv_net(0), (2, 6, 6)) if kind == "conv" else (mlp(0, smooth=kind == "smooth"), (6,))
-    values = {"lr": LR, "batch_size": 7, "clean_batch_size": 6, "momentum": 0.0, "schedule": "none"} | changes
-    config = make_config(dataset="digits", device="cpu", method="mlc", **values)
-    built = cls(config, SmallBatches(shape), net, None)
-    seen, apply = [], built.apply
+    built, seen = small(cls, kind, **changes), []
+    apply = built.apply
 
     def spy(name, gradients, t):
         gradients = [g.detach() for g in gradients]
@@ -243,6 +218,7 @@ def test_the_lcn_gives_distributions_and_sees_the_given_label():
     assert (q[0] - q[1]).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_compiled_mlc_agrees_with_the_plain_one(monkeypatch):
     """As in test_execution: the backend is eager, so that float64 rounding is all that may differ."""
     real = torch.compile
@@ -284,6 +260,7 @@ def test_a_finished_run_is_read_back_without_a_teacher(tmp_path):
     assert row["recovery"] == pytest.approx(100 * finished.result["last_recovery_all"], abs=0.006)  # two decimals
 
 
+@pytest.mark.slow
 def test_mlc_recovers_labels_on_digits():
     """Its claim at the smallest scale: at 50 % noise the LCN's labels are right more often than the given ones.
 

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from problems import method
 from references import flat, relative_error, stateless
-from test_execution import method
 from torch.func import functional_call, grad, hessian
 from torch.nn import functional as F
 
@@ -178,6 +178,7 @@ class TestSyntheticLabels:
 DIGITS = {"dataset": "digits", "preset": "smoke", "device": "cpu", "method": "mlnt"}
 
 
+@pytest.mark.slow
 def test_the_student_is_hard_to_mislead():
     """The paper's claim, on 512 digits with 50 % noise and no augmentation: cross-entropy learns the wrong labels.
 

@@ -9,10 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import conv_net, mlp
+from problems import FAST, LR, RandomBatches, bits, killed_and_resumed, same_bits, same_training, small, trained
 from references import cross_entropy, flat, relative_error, stateless
-from test_mlc import LR, SmallBatches
-from test_trainer import FAST, bits, killed_and_resumed, same_bits, same_training, trained
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -26,27 +24,23 @@ from emlc_lib.training.trainer import estimate_seconds, train
 N = 30
 
 
-class NumberedBatches(SmallBatches):
+class NumberedBatches(RandomBatches):
     """Batch t of a noisy set of N samples that keep their given labels; 7 of them, no two alike."""
 
-    def __init__(self, shape):
-        super().__init__(shape)
+    def __init__(self, **options):
+        super().__init__(**options)
         generator = torch.Generator().manual_seed(1)
         self.data = SimpleNamespace(noisy_labels=torch.randint(4, (N,), generator=generator))
 
     def noisy(self, t):
         index = torch.randperm(N, generator=torch.Generator().manual_seed(t))[:7]
-        x, _, true = self._draw(t, 7)
+        x, _, true = self.draw(t, 7)
         return NoisyBatch(x, self.data.noisy_labels[index], true, index)
 
 
 def method(kind="mlp", cls=MSLC, **changes):
     """MSLC on a float64 network, correcting from the first step on unless told otherwise."""
-    net, shape = (conv_net(0), (2, 6, 6)) if kind == "conv" else (mlp(0, smooth=kind == "smooth"), (6,))
-    values = {"lr": LR, "batch_size": 7, "clean_batch_size": 6, "momentum": 0.9, "schedule": "none"}
-    values |= {"mslc_plain_share": 0.0} | changes
-    config = make_config(dataset="digits", device="cpu", method="mslc", **values)
-    return cls(config, NumberedBatches(shape), net, None)
+    return small(cls, kind, NumberedBatches, **{"momentum": 0.9, "mslc_plain_share": 0.0} | changes)
 
 
 def fill(built, seed=5):
@@ -124,7 +118,10 @@ def test_the_real_step_and_the_memory_have_the_labels_of_the_updated_corrector(s
 
 def test_a_prediction_as_its_own_soft_label_has_no_gradient():
     """Why eq. 8 with probabilities was not made the default: p's part of the label teaches the student nothing."""
-    student, x = mlp(0), torch.randn(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    student, x = (
+        method().student,
+        torch.randn(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+    )
     logits = student(x)
     soft = torch.autograd.grad(
         cross_entropy(logits.detach().softmax(1), logits), list(student.parameters()), retain_graph=True
@@ -229,6 +226,7 @@ def test_the_estimate_counts_both_parts_of_the_training(monkeypatch):
     assert seen[-3:] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_mslc_recovers_labels_on_digits():
     """Its claims at the smallest scale: at 50 % noise most wrong labels come out right, and a tells them apart."""
     config = make_config(dataset="digits", noise=0.5, method="mslc", device="cpu")

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from problems import RandomBatches, method
 from references import flat, relative_error, stateless
-from test_execution import RandomBatches, method
 from torch.func import functional_call
 from torch.nn import functional as F
 

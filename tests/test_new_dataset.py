@@ -78,14 +78,8 @@ def test_everything_of_it_is_used(stripes, tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"preset": "paper"}, r"^preset: 'paper' is not one of auto, smoke for stripes$"),
-        (
-            {"noise_type": "real"},
-            r"^noise_type: real is for clothing1m, not for stripes, which has symmetric, ",
-        ),
-        (
-            {"dataset": "stripe"},
-            r"^dataset: 'stripe' is not one of digits, .*; did you mean 'stripes'\?$",
-        ),
+        ({"noise_type": "real"}, r"^noise_type: real is for clothing1m, not for stripes, which has symmetric, "),
+        ({"dataset": "stripe"}, r"^dataset: 'stripe' is not one of digits, .*; did you mean 'stripes'\?$"),
         ({"resized_copy": True}, r"^resized_copy: is for images on disk, and stripes is in memory$"),
     ],
 )

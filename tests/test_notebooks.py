@@ -76,11 +76,10 @@ def execute(tmp_path, name="03_cifar", **parameters):
 @pytest.mark.parametrize(
     "parameters",
     [
-        {},
         {"k": 5, "epochs": 2},
-        {"method": "cross_entropy", "epochs": 2},
-        {"noise": 1, "epochs": 2},
-        {"processes": 2, "epochs": 2},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"method": "cross_entropy", "noise": 1, "epochs": 2}, marks=pytest.mark.slow),
+        pytest.param({"processes": 2, "epochs": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_the_experiment_runs_headless_and_records_its_result(tmp_path, parameters):
@@ -98,9 +97,6 @@ def test_the_experiment_runs_headless_and_records_its_result(tmp_path, parameter
     ("parameters", "message"),
     [
         ({"nosie": 0.9}, "nosie: unknown parameter; did you mean 'noise'"),
-        ({"noise": 1.7}, "noise: Input should be less than or equal to 1"),
-        ({"method": "emcl"}, "method: 'emcl' is not one of"),
-        ({"options": {"learning_rate": 0.1}}, "learning_rate: unknown parameter"),
         ({"processes": 3}, "batch_size: 64 cannot be shared equally by 3 processes"),
     ],
 )
@@ -112,6 +108,7 @@ def test_a_wrong_parameter_is_an_error_before_any_work(tmp_path, parameters, mes
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_missing_data_say_where_they_must_go(tmp_path, monkeypatch):
     monkeypatch.setenv("EMLC_DATA", str(tmp_path / "nothing"))
     # Any attempt to download fails at once: nothing listens on this port.
@@ -123,6 +120,7 @@ def test_missing_data_say_where_they_must_go(tmp_path, monkeypatch):
     assert "EMLC_DATA" in raised.value.evalue
 
 
+@pytest.mark.slow
 class TestClothing1M:
     """What nbval does not see: other parameters, real folders, folders that are not there."""
 
@@ -153,6 +151,7 @@ class TestClothing1M:
         assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_of_the_readme(tmp_path):
     """papermill as a person calls it, from another folder, on digits."""
     command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "03_cifar.ipynb"), "out.ipynb",

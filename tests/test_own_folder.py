@@ -143,6 +143,7 @@ def test_the_widget_pages_through_images_from_the_most_suspicious_on(folder, mon
     assert bytes(picture.value).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_notebook_on_a_users_folder_as_the_readme_calls_it(example, tmp_path):
     parameters = {
         "images": "images",
@@ -164,6 +165,7 @@ def test_the_notebook_on_a_users_folder_as_the_readme_calls_it(example, tmp_path
         assert min(sheet.size) > 500
 
 
+@pytest.mark.slow
 def test_a_mistake_stops_the_notebook_before_it_reads_an_image(tmp_path):
     with pytest.raises(papermill.PapermillExecutionError) as raised:
         papermill.execute_notebook(

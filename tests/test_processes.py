@@ -136,6 +136,7 @@ class TestTwoProcesses:
         assert "-p processes 2" in finished.result["command"]
         assert len(finished.epochs) == RUN["epochs"]
 
+    @pytest.mark.slow
     def test_a_run_that_lost_a_process_resumes_to_the_same_bits(self, two, tmp_path):
         config = make_config(**RUN)
         with pytest.raises(ProcessError, match="one of 2 processes failed"):
@@ -152,6 +153,7 @@ class TestTwoProcesses:
         again = run(config, root=tmp_path, show=False)  # read back, whatever the number
         assert again.result == resumed.result
 
+    @pytest.mark.slow
     def test_what_one_process_began_two_refuse_with_their_error_passed_on(self, tmp_path):
         config = make_config(**RUN)
         train(config, prepare(config), folder=tmp_path / config.name, show=False)

@@ -93,16 +93,6 @@ class TestNoise:
             assert is_floor(round(share * n), rate, n)
 
     @quickly
-    @given(labelled(), RATES, SEEDS)
-    def test_the_seed_decides_and_the_input_stays(self, case, rate, seed):
-        true, n_classes = case
-        before = true.copy()
-        first, again = (symmetric_noise(true, n_classes, rate, rng(seed)) for _ in range(2))
-        assert np.array_equal(first.noisy, again.noisy)
-        assert np.array_equal(true, before)
-        assert np.array_equal(first.true, before)
-
-    @quickly
     @given(labelled(), SEEDS)
     def test_without_noise_nothing_changes(self, case, seed):
         true, n_classes = case

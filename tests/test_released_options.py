@@ -5,11 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from test_execution import method
+from problems import method
 from torch.func import functional_call, jvp
 from torch.nn import functional as F
 
-from emlc_lib.core.noise import random_successors
 from emlc_lib.data.datasets import load_dataset
 from emlc_lib.data.prepare import prepare
 from emlc_lib.methods.emlc import EMLC
@@ -127,19 +126,6 @@ class TestReleasedSplits:
 
 
 class TestRandomFlips:
-    def test_every_class_goes_to_another_one_uniformly(self):
-        """3,000 draws of 4 classes: each of 3 others 1,000 times, with a deviation of 26; 150 is nearly 6."""
-        rng = np.random.default_rng(0)
-        drawn = np.stack([random_successors(4, rng) for _ in range(3000)])
-        for c in range(4):
-            counts = np.bincount(drawn[:, c], minlength=4)
-            assert counts[c] == 0
-            assert np.abs(np.delete(counts, c) - 1000).max() < 150
-
-    def test_one_class_cannot_flip(self):
-        with pytest.raises(ValueError, match="n_classes"):
-            random_successors(1, np.random.default_rng(0))
-
     def test_the_labels_follow_the_drawn_map(self):
         config = make_config(
             dataset="digits",

@@ -4,9 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import mlp
-from test_mlc import SmallBatches
-from test_trainer import FAST, same_bits
+from problems import FAST, LR, RandomBatches, same_bits, small
 from torch.nn import functional as F
 
 from emlc_lib import make_config, prepare
@@ -16,10 +14,8 @@ from emlc_lib.methods.fixmatch import FixMatch
 from emlc_lib.training.start import initial_networks
 from emlc_lib.training.trainer import train
 
-LR = 0.3
 
-
-class Views(SmallBatches):
+class Views(RandomBatches):
     """Random images of which the strong view is another random change."""
 
     def two_views(self, t):
@@ -31,16 +27,10 @@ class Views(SmallBatches):
         return CleanBatch(*super().clean(t, size))
 
 
-def fixmatch(**changes):
-    values = {"lr": LR, "batch_size": 7, "clean_batch_size": 6, "momentum": 0.0, "schedule": "none"} | changes
-    config = make_config(dataset="digits", device="cpu", method="fixmatch", **values)
-    return FixMatch(config, Views((6,)), mlp(0), None)
-
-
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 1.0])
 def test_fixmatchs_step_descends_its_formula(threshold):
     """Sample by sample in float64; rounding leaves 1e-15 or so, and 1e-10 is far below any mistake."""
-    built = fixmatch(fixmatch_threshold=threshold, fixmatch_weight=0.7)
+    built = small(FixMatch, batches=Views, fixmatch_threshold=threshold, fixmatch_weight=0.7)
     student = copy.deepcopy(built.student)
     (batch, strong), clean = built.batches.two_views(0), built.batches.clean(0, 6)
     unsupervised, sure = 0.0, 0

@@ -337,6 +337,7 @@ class TestShipped:
         assert comparable(config) == card["config"]
         assert config.name == "simclr-cifar10-resnet_narrow-seed0-4aa90d52"
 
+    @pytest.mark.slow
     @pytest.mark.cifar10
     def test_neighbours_of_a_part_of_the_data_agree_with_the_card(self):
         """5,000 training images in place of 50,000: still far above the untrained network's."""

@@ -108,6 +108,7 @@ class TestRun:
         with pytest.raises(FileNotFoundError, match=r"^start: its SimCLR weights are made by emlc_lib\.run"):
             train(config(), prepare(config()), show=False)
 
+    @pytest.mark.slow
     def test_several_processes_find_what_the_first_has_made(self, root, pretrainings):
         done = run(config(), show=False, processes=2)
         assert done.result["provenance"]["processes"] == 2
@@ -115,6 +116,7 @@ class TestRun:
         # The processes that were started have another default: none of them has pretrained.
         assert json.loads((root / "weights" / f"{NAME}.json").read_text())["epochs"] == 3
 
+    @pytest.mark.slow
     def test_a_sweep_pretrains_before_it_starts(self, root, pretrainings):
         runs = sweep([config(seed=seed) for seed in (0, 1)], jobs=2, show=False)
         assert len(pretrainings) == 1
@@ -232,6 +234,7 @@ class TestWeights:
             make_config(preset="paper", device="cpu", model="resnet50_imagenet")
 
 
+@pytest.mark.slow
 def test_the_notebook_makes_the_very_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("EMLC_DATA", str(tmp_path / "data"))
     assert config().awaits_weights

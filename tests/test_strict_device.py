@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from problems import interrupted
 from strict_device import DeviceMismatch, StrictDevice
 
 from emlc_lib import EMLCClassifier, make_config, prepare
@@ -82,13 +83,9 @@ RESUMES_NOTHING = pytest.mark.filterwarnings("ignore:.*copying from a non-meta p
 def test_a_training_is_taken_up_again(method, tmp_path):
     config = make_config(**SHORT, method=method, device="meta", **LIGHT.get(method, {}))
 
-    def stop(row):
-        raise KeyboardInterrupt
-
     with StrictDevice():
         data = prepare(config)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, data, folder=tmp_path, show=False, on_epoch=stop)
+        interrupted(config, data, tmp_path)
         assert len(train(config, data, folder=tmp_path, show=False).epochs) == 2
 
 

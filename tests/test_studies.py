@@ -49,10 +49,6 @@ class TestLookAhead:
         study = look_ahead([1, 5], ["paper"], equal="updates", epochs=3)
         assert [changes["epochs"] for changes in study.values()] == [3, 15]
 
-    def test_another_kind_of_equality(self):
-        with pytest.raises(ValueError, match="equal: 'time' is not one of"):
-            look_ahead([1], ["paper"], equal="time")
-
 
 class TestRuns:
     @pytest.fixture(scope="class")

@@ -56,6 +56,7 @@ def test_parallel_runs_are_the_same_runs(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "together").rglob("result.json")}
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_a_row_per_run(tmp_path, capsys):
     arguments = ["-y", "{dataset: digits, noise: 0.5, method: cross_entropy, seed: [0, 1]}"]
     csv = tmp_path / "out" / "runs.csv"
@@ -151,6 +152,7 @@ print(r.result["test_accuracy"], r.result["seconds"])
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_the_same_run_train_it_once(tmp_path):
     """Both report the same wall time, so one of them read what the other had trained."""
     processes = [

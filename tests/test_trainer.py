@@ -1,68 +1,34 @@
 """The training loop: every method, determinism, resumption to the same bits, refusal of foreign checkpoints."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pandas as pd
 import pytest
 import torch
+from problems import FAST, bits, interrupted, killed_and_resumed, same_bits, same_training, trained
 
 from emlc_lib import make_config, prepare, run
-from emlc_lib.experiments.runs import command, find_runs, load_run
+from emlc_lib.experiments.runs import command, find_runs
 from emlc_lib.experiments.tables import accuracy_table, paper_accuracy, table_2
 from emlc_lib.runtime.checkpoint import CheckpointError
 from emlc_lib.training.evaluation import best_epoch
 from emlc_lib.training.trainer import CHECKPOINT, train
 
-FAST = {"dataset": "digits", "preset": "smoke", "epochs": 2}
-
-
-def trained(**changes):
-    config = make_config(**FAST, **changes)
-    return train(config, prepare(config), show=False)
-
-
-def bits(result):
-    return {name: value for net in result.method.networks.values() for name, value in net.state_dict().items()}
-
-
-def same_bits(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"k": 4},
-        {"k": 3, "meta_weights": "momentum"},
-        {"k": 3, "meta_weights": "exact"},
-        {"share_primal": False},
-        {"corruption": "random"},
-        {"corruption": "none"},
-        {"meta_term": False},
-        {"noise_type": "asymmetric", "noise": 0.4},
-        {"start_steps": 5},
-        {"augment": False, "schedule": "none", "weight_decay": 5e-4},
-        {"method": "cross_entropy"},
-        {"method": "clean_only"},
-        {"k": 3, "step_order": "reversed", "step_mean": True, "teacher_momentum": 0.0},
-        {"splits": "released", "n_noisy": 500},
-        {"autoaugment": False},
-        {"noise_type": "asymmetric", "noise": 0.4, "asymmetric_map": "random"},
-        {"method": "mlc"},
-        {"method": "mlc", "k": 3, "mlc_curvature": "exact"},
-        {"method": "mlc", "mlc_mix_clean": False},
+        {}, {"k": 4}, {"k": 3, "meta_weights": "momentum"}, {"k": 3, "meta_weights": "exact"},
+        {"share_primal": False}, {"corruption": "random"}, {"corruption": "none"}, {"meta_term": False},
+        {"noise_type": "asymmetric", "noise": 0.4}, {"start_steps": 5},
+        {"augment": False, "schedule": "none", "weight_decay": 5e-4}, {"method": "cross_entropy"},
+        {"method": "clean_only"}, {"k": 3, "step_order": "reversed", "step_mean": True, "teacher_momentum": 0.0},
+        {"splits": "released", "n_noisy": 500}, {"autoaugment": False},
+        {"noise_type": "asymmetric", "noise": 0.4, "asymmetric_map": "random"}, {"method": "mlc"},
+        {"method": "mlc", "k": 3, "mlc_curvature": "exact"}, {"method": "mlc", "mlc_mix_clean": False},
         {"method": "mslc", "mslc_plain_share": 0.5},
-        {"method": "mslc", "mslc_plain_share": 0.0, "mslc_soft_targets": True},
-        {"method": "mwnet"},
-        {"method": "mlnt", "mlnt_sets": 2},
-        {"method": "fasten"},
+        {"method": "mslc", "mslc_plain_share": 0.0, "mslc_soft_targets": True}, {"method": "mwnet"},
+        {"method": "mlnt", "mlnt_sets": 2}, {"method": "fasten"},
     ],
-)
+)  # fmt: skip
 def test_every_option_trains_and_repeats_bit_for_bit(changes):
     first, second = trained(**changes), trained(**changes)
     assert same_bits(bits(first), bits(second))
@@ -79,11 +45,7 @@ def test_patience_stops_at_the_same_epoch_when_a_run_is_resumed(tmp_path):
     losses = whole.epochs["student_clean_loss"]
     assert losses.argmin() == len(losses) - 2 < 7
 
-    def stop(row):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config, data, folder=tmp_path, show=False, patience=1, on_epoch=stop)
+    interrupted(config, data, tmp_path, patience=1)
     for _ in range(2):  # goes on; then finds that it had stopped
         resumed = train(config, data, folder=tmp_path, show=False, patience=1)
         pd.testing.assert_frame_equal(resumed.epochs, whole.epochs)
@@ -101,15 +63,6 @@ def test_feature_extractors_can_be_handed_over():
     with torch.random.fork_rng():
         trained = train(config, prepare(config), show=False, features=features)
     assert [trained.method.student.features, trained.method.teacher.classifier.features] == made
-
-
-def test_the_global_random_state_is_neither_used_nor_changed():
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = trained()
-    assert torch.equal(before, torch.get_rng_state())
-    torch.manual_seed(2)
-    assert same_bits(bits(first), bits(trained()))
 
 
 def test_sharing_the_primal_changes_rounding_only():
@@ -132,6 +85,7 @@ def test_k_ends_epochs_on_teacher_updates():
     assert updated.tolist() == [(t + 1) % 5 == 0 for t in range(40)]
 
 
+@pytest.mark.slow
 def test_the_gate_and_recovery_improve_on_digits():
     """The paper's claim at the smallest scale: after training most wrong labels are recovered, at 90 % noise."""
     config = make_config(dataset="digits", preset="smoke")
@@ -153,34 +107,11 @@ def test_best_epoch_looks_at_the_clean_set_alone():
     assert best_epoch(epochs) == 3  # the later of the two best
 
 
-class Killed(Exception):
-    pass
-
-
-def killed_and_resumed(config, data, folder):
-    """One training undisturbed, and one stopped after its second epoch and resumed."""
-    undisturbed = train(config, data, show=False)
-
-    def stop(row):
-        if row["epoch"] == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(config, data, folder=folder, show=False, on_epoch=stop)
-    return undisturbed, train(config, data, folder=folder, show=False)
-
-
-def same_training(a, b):
-    """Whether two trainings ended in the same bits and logged the same numbers."""
-    networks = same_bits(bits(a), bits(b)) and same_bits(a.best_student, b.best_student)
-    return networks and a.epochs.equals(b.epochs) and a.steps.equals(b.steps)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {"k": 5},
+        {"k": 5, "start_steps": 5},
         {"method": "clean_only"},
         {"method": "mlc"},
         {"method": "mlc", "k": 4},  # 19 steps an epoch: epochs end in between
@@ -193,41 +124,6 @@ def test_resuming_in_process_gives_the_same_bits(tmp_path, changes):
     """Everything a method learns or remembers is in the checkpoint, optimisers' moments included."""
     config = make_config(**(FAST | {"epochs": 3}), **changes)
     assert same_training(*killed_and_resumed(config, prepare(config), tmp_path))
-
-
-CHILD = """
-import sys, pathlib
-from emlc_lib import make_config, run
-run(make_config(dataset="digits", preset="smoke", epochs=40, start_steps=5, k={k}),
-    root=pathlib.Path(sys.argv[1]), show=False)
-"""
-
-
-@pytest.mark.parametrize("k", [1, 5])
-def test_a_run_killed_in_the_middle_of_an_epoch_ends_in_the_same_bits(tmp_path, k):
-    def start(root):
-        return subprocess.Popen(
-            [sys.executable, "-c", CHILD.format(k=k), str(root)], env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-
-    assert start(tmp_path / "whole").wait() == 0
-    process = start(tmp_path / "killed")
-    # Wait for the second checkpoint, then a moment into the next epoch.
-    deadline, seen = time.monotonic() + 120, set()
-    while len(seen) < 2 and time.monotonic() < deadline:
-        seen |= {path.stat().st_mtime_ns for path in (tmp_path / "killed").glob(f"*/{CHECKPOINT}")}
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.002)
-    time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not list((tmp_path / "killed").glob("*/result.json"))
-    assert start(tmp_path / "killed").wait() == 0
-    whole, killed = (load_run(next((tmp_path / name).iterdir())) for name in ("whole", "killed"))
-    for kind in ("student", "teacher"):
-        assert same_bits(getattr(whole, kind)().state_dict(), getattr(killed, kind)().state_dict())
-    pd.testing.assert_frame_equal(whole.epochs, killed.epochs)
-    pd.testing.assert_frame_equal(whole.steps, killed.steps)
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
@@ -306,19 +202,6 @@ class TestRuns:
         assert best - accuracy["MLC"] > 3.5
         assert table_2().groupby("clean labels").size().to_dict() == {False: 8, True: 10}
 
-    @pytest.mark.parametrize(
-        ("changes", "expected"),
-        [
-            ({"dataset": "digits"}, "-p preset smoke"),
-            ({"dataset": "cifar10", "preset": "quick", "epochs": 1}, "-p preset quick -p epochs 1"),
-            ({"dataset": "digits", "lr": 0.3}, """-p preset smoke -y '{"options": {"lr": 0.3}}'"""),
-        ],
-    )
-    def test_the_command_names_what_differs(self, changes, expected):
-        text = command(make_config(device="cpu", **changes))
-        assert text.startswith("papermill notebooks/03_cifar.ipynb out.ipynb -p dataset ")
-        assert text.endswith(expected)
-
 
 @pytest.mark.gpu
 def test_cuda_agrees_with_the_cpu_and_resumes(tmp_path):
@@ -331,12 +214,7 @@ def test_cuda_agrees_with_the_cpu_and_resumes(tmp_path):
     assert cuda.steps[first].iloc[0].to_numpy() == pytest.approx(cpu.steps[first].iloc[0].to_numpy(), rel=1e-3)
     longer = make_config(**FAST, device="cuda")
     data, begun = prepare(longer), tmp_path / "begun"
-
-    def stop(row):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(longer, data, folder=begun, show=False, on_epoch=stop)
+    interrupted(longer, data, begun)
     resumed = train(longer, data, folder=begun, show=False)
     assert resumed.epochs["epoch"].tolist() == [1, 2]
     # Not the same bits: on CUDA sums may be taken in another order every time.

@@ -45,20 +45,13 @@ def dangers(source):
 @pytest.mark.parametrize(
     "line",
     [
-        "import pickle",
-        "from pickle import load",
-        "import os, yaml",
-        "torch.load(path)",
-        "torch.load(path, weights_only=False)",
-        "np.load(path, allow_pickle=True)",
-        "np.load(path, allow_pickle=trusted)",
-        "pd.read_pickle(path)",
-        "joblib.load(path)",
-        "x = [eval(text) for text in lines]",
-        "exec(compile(text, 'f', 'exec'))",
+        "import pickle", "from pickle import load", "import os, yaml", "torch.load(path)",
+        "torch.load(path, weights_only=False)", "np.load(path, allow_pickle=True)",
+        "np.load(path, allow_pickle=trusted)", "pd.read_pickle(path)", "joblib.load(path)",
+        "x = [eval(text) for text in lines]", "exec(compile(text, 'f', 'exec'))",
         "torch.hub.load(name, 'model')",
     ],
-)
+)  # fmt: skip
 def test_the_search_finds(line):
     assert list(dangers(line))
 
