@@ -2,11 +2,18 @@
 
 import pytest
 import torch
-from problems import Problem
-from torch import nn
+from jaxtyping import install_import_hook
 
-from emlc_lib.data.clothing1m.example import write_tree
-from emlc_lib.data.datasets import is_available
+# The shapes in these modules' signatures are checked at every call. (teacher is traced by torch.fx, which calls it
+# with stand-ins for tensors.)
+CORE = [f"emlc_lib.core.{name}" for name in ("losses", "meta_gradient", "metrics")]
+install_import_hook(CORE, "beartype.beartype")
+
+from problems import Problem  # noqa: E402
+from torch import nn  # noqa: E402
+
+from emlc_lib.data.clothing1m.example import write_tree  # noqa: E402
+from emlc_lib.data.datasets import is_available  # noqa: E402
 
 # The tests' tensors are small: more threads only wait for each other.
 torch.set_num_threads(1)

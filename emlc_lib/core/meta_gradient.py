@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.nn import functional as F
@@ -39,15 +40,15 @@ class InnerStep(NamedTuple):
 
     Attributes:
         params: the student's parameters before the step, by name, detached.
-        x: (n, ...) the noisy batch's images.
-        soft_labels: (n, C), q_alpha for that batch; attached to the teacher's graph, or constant where that graph
-            is made again later.
+        x: the noisy batch's images.
+        soft_labels: q_alpha for that batch; attached to the teacher's graph, or constant where that graph is made
+            again later.
         tape: what a ``product`` of :func:`k_step_vectors` needs of the step's forward pass, if anything.
     """
 
     params: Params
-    x: Tensor
-    soft_labels: Tensor
+    x: Float[Tensor, "n ..."]
+    soft_labels: Float[Tensor, "n C"]
     tape: Any = None
 
 
@@ -71,17 +72,14 @@ def parameters_of(model: nn.Module) -> Params:
 
 
 def clean_gradient(
-    student: nn.Module, x: Tensor, labels: Tensor, params: Params | None = None
-) -> tuple[Params, Tensor]:
-    """g_w = grad_w L(w), eq. 5.
+    student: nn.Module, x: Float[Tensor, "m ..."], labels: Int64[Tensor, "m"], params: Params | None = None
+) -> tuple[Params, Float[Tensor, ""]]:
+    """g_w = grad_w L(w), eq. 5, by parameter name, and the loss (the meta-objective), detached.
 
     Args:
-        student: images (m, ...) to logits (m, C), in training mode.
-        x, labels: the clean batch, (m, ...) and (m,) int64.
+        student: images to logits (m, C), in training mode.
+        x, labels: the clean batch.
         params: w, by name; None takes the student's own.
-
-    Returns:
-        The gradient by parameter name, and the loss (the meta-objective), a detached scalar.
     """
     own = params is None
     params = dict(student.named_parameters()) if own else {n: p.requires_grad_() for n, p in params.items()}
@@ -92,8 +90,10 @@ def clean_gradient(
     return dict(zip(params, grads, strict=True)), loss.detach()
 
 
-def forward_mode(student: nn.Module, params: Params, x: Tensor, direction: Params) -> Tensor:
-    """J_w(log p_w(.|x_i)) direction at ``params``, (n, C), by one forward-mode pass over images x (n, ...)."""
+def forward_mode(
+    student: nn.Module, params: Params, x: Float[Tensor, "n ..."], direction: Params
+) -> Float[Tensor, "n C"]:
+    """J_w(log p_w(.|x_i)) direction at ``params``, by one forward-mode pass over images x."""
     with batch_statistics_only(student), torch.no_grad():
         _, v = jvp(
             lambda params: F.log_softmax(functional_call(student, params, (x,)), 1), (params,), (direction,)
@@ -101,8 +101,8 @@ def forward_mode(student: nn.Module, params: Params, x: Tensor, direction: Param
     return v
 
 
-def log_prob_jvp(student: nn.Module, step: InnerStep, direction: Params) -> Tensor:
-    """v_i = J_w(log p_w(.|x_i)) direction at the parameters of ``step``, (n, C): :func:`forward_mode`."""
+def log_prob_jvp(student: nn.Module, step: InnerStep, direction: Params) -> Float[Tensor, "n C"]:
+    """v_i = J_w(log p_w(.|x_i)) direction at the parameters of ``step``: :func:`forward_mode`."""
     return forward_mode(student, step.params, step.x, direction)
 
 
@@ -213,11 +213,13 @@ def exact_vectors(
     return vectors[::-1]
 
 
-def surrogate(vectors: Sequence[Tensor], soft_labels: Iterable[Tensor]) -> Tensor:
+def surrogate(
+    vectors: Sequence[Float[Tensor, "n C"]], soft_labels: Iterable[Float[Tensor, "n C"]]
+) -> Float[Tensor, ""]:
     """The scalar (*) whose gradient with respect to alpha is the meta-gradient.
 
     Args:
-        vectors: of :func:`k_step_vectors` or :func:`exact_vectors`, each (n, C).
+        vectors: of :func:`k_step_vectors` or :func:`exact_vectors`.
         soft_labels: q_alpha of the same steps' batches in the same order, attached to the teacher's graph.
     """
     pairs = zip(vectors, soft_labels, strict=True)

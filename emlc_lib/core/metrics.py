@@ -5,25 +5,30 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """The share of rows of (n, C) scores whose largest entry is at the label (n,)."""
+def accuracy(logits: Float[Tensor, "n C"], labels: Int64[Tensor, "n"]) -> float:
+    """The share of rows whose largest entry is at the label."""
     return (logits.argmax(dim=1) == labels).double().mean().item()
 
 
-def correction_counts(soft_labels: Tensor, gate: Tensor | None, given: Tensor, true: Tensor) -> Tensor:
+def correction_counts(
+    soft_labels: Shaped[Tensor, "n C"],
+    gate: Shaped[Tensor, "n"] | None,
+    given: Int64[Tensor, "n"],
+    true: Int64[Tensor, "n"],
+) -> Float64[Tensor, "sums"]:
     """Sums from which :func:`correction_rates` makes rates; additive over batches, so without a sync.
 
     Args:
-        soft_labels: (n, C) corrected labels.
-        gate: (n,) weights of the given labels, in [0, 1]; None for methods that have none.
-        given: (n,) int64, the possibly wrong labels.
-        true: (n,) int64; -1 where the true label is unknown, which counts apart.
+        soft_labels: corrected labels. given: the possibly wrong ones.
+        gate: weights of the given labels, in [0, 1]; None for methods that have none.
+        true: -1 where the true label is unknown, which counts apart.
 
     Returns:
-        (10,) float64: number of samples, of wrong labels, of recovered labels, of recovered wrong labels, of
+        10: number of samples, of wrong labels, of recovered labels, of recovered wrong labels, of
         confirmed wrong labels; of labels whose truth is unknown, and of those among them that stay as given;
         sum of the gate on right, wrong and unknown labels; without a gate only the first seven.
         A label is recovered if the corrected one is the true one; a wrong one is confirmed if it stays as given.
@@ -39,14 +44,14 @@ def correction_counts(soft_labels: Tensor, gate: Tensor | None, given: Tensor, t
     return torch.stack([s.double() for s in sums])
 
 
-def correction_rates(counts: Tensor) -> dict[str, float]:
+def correction_rates(counts: Float64[Tensor, "sums"]) -> dict[str, float]:
     """Figure 1's recovery of all and of wrong labels, the share of wrong ones that are confirmed, the mean gate.
 
     The gate, if there is one, is averaged over right and over wrong labels. Where there are labels whose truth is
     unknown, ``kept`` is the share of them that stay as given, and ``gate`` their mean gate.
 
     Args:
-        counts: (10,) or (7,), a sum of what :func:`correction_counts` returned.
+        counts: a sum of what :func:`correction_counts` returned.
     """
     n, wrong, recovered, recovered_wrong, confirmed_wrong, unknown, kept, *gate = counts.tolist()
     rates = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -122,7 +123,8 @@ def compiled(function: nn.Module | Callable, enabled: bool) -> Callable:
     The module itself is left as it is: its compiled form shares its parameters, and forward-mode
     differentiation goes on through the original, since a compiled module may lose tangents.
     """
-    return torch.compile(function, dynamic=False) if enabled else function
+    # Without what a checker of types has put around it, which Dynamo cannot trace.
+    return torch.compile(inspect.unwrap(function), dynamic=False) if enabled else function
 
 
 def announce_compilation() -> None:
