@@ -34,7 +34,7 @@ from .carry import collect, join
 
 # All that this project's own files import here, besides the standard library.
 IMPORTS = (
-    "PIL", "filelock", "joblib", "numpy", "pandas", "pydantic", "safetensors", "scipy", "sklearn", "torch",
+    "PIL", "filelock", "jaxtyping", "joblib", "numpy", "pandas", "pydantic", "safetensors", "scipy", "sklearn", "torch",
     "torchvision", "tqdm",
 )  # fmt: skip
 
