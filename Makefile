@@ -31,7 +31,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 # One worker a core, of one thread each; the tests of a file, and the cells of a notebook, share what they have made.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 NBVAL := EMLC_RUNS=$(CURDIR)/build/nbval $(PYTEST) --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	-p no:cacheprovider notebooks
 

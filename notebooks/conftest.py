@@ -4,8 +4,7 @@ from emlc_lib.data.datasets import is_available
 from emlc_lib.runtime.places import data_root
 
 NEEDS = {"00_pretrain_simclr.ipynb": "cifar10", "03_cifar.ipynb": "cifar10"}
-# More than ten seconds.
-SLOW = ["00_pretrain_simclr.ipynb", "03_cifar.ipynb", "10_your_data.ipynb", "11_clothing1m.ipynb"]
+SLOW = list(NEEDS)  # minutes of training
 
 
 def pytest_addoption(parser):

@@ -19,7 +19,9 @@ OUT = ROOT / "build" / "reproduce"
 AT_ONCE = 2
 
 _PLACES = {"figures": "{out}/figures", "runs": "{out}/runs"}
-_DIGITS = {**_PLACES, "csv": "", "dataset": "digits", "preset": "smoke", "seeds": [0, 1], "save": "{out}"}
+_DIGITS = {
+    **_PLACES, "csv": "", "dataset": "digits", "preset": "smoke", "seeds": [0, 1], "save": "{out}", "jobs": 1,
+}  # fmt: skip
 
 # What each notebook is run with besides its defaults, the longest first; {out} is the folder above. None reads
 # what another one makes, but some have runs in common: who comes second waits for them and reads them.
@@ -30,15 +32,15 @@ NOTEBOOKS: dict[str, dict[str, object]] = {
     },
     "09_fidelity": {**_DIGITS, "seeds": [0]},
     "07_look_ahead": {**_DIGITS, "ks": [1, 2, 5], "seeds": [0]},
-    "04_label_recovery": _DIGITS,
     "11_clothing1m": {"figures": "{out}/figures"},
-    "10_your_data": {"out": "{out}/corrected.csv"},
-    "00_pretrain_simclr": {**_PLACES, "dataset": "digits"},
-    "03_cifar": {**_PLACES, "dataset": "digits", "preset": "smoke"},
-    "05_tsne": _DIGITS,
-    "06_meta_loss": _DIGITS,
     "01_meta_gradient": {"figures": "{out}/figures"},
+    "10_your_data": {"out": "{out}/corrected.csv"},
+    "05_tsne": _DIGITS,
     "02_teacher": _PLACES,
+    "00_pretrain_simclr": {**_PLACES, "dataset": "digits"},
+    "04_label_recovery": _DIGITS,
+    "06_meta_loss": _DIGITS,
+    "03_cifar": {**_PLACES, "dataset": "digits", "preset": "smoke"},
     "12_cost": {"figures": "{out}/figures"},
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,13 +101,15 @@ def test_the_lock_covers_every_dependency_with_hashes():
     assert set(re.findall(r"--[\w-]+", LOCK)) == {"--hash"}
 
 
-def test_torch_and_torchvision_are_a_pinned_pair():
-    pins = {r.split("==")[0]: r.split("==")[1] for r in PROJECT["dependencies"] if "==" in r}
-    assert pins["torch"] == locked()["torch"]
-    assert pins["torchvision"] == locked()["torchvision"]
-    # torchvision 0.N belongs to torch 2.(N - 15)
-    assert int(pins["torchvision"].split(".")[1]) == int(pins["torch"].split(".")[1]) + 15
-    assert pins["torch"] != "2.13.0"  # resolves to a build with which torchvision cannot be imported
+def test_torch_and_torchvision_are_pairs_that_were_tested():
+    allowed = {r.name: r.specifier for r in map(Requirement, PROJECT["dependencies"])}
+    for torch, torchvision in ((locked()["torch"], locked()["torchvision"]), ("2.12.1", "0.27.1")):
+        assert torch in allowed["torch"]
+        assert torchvision in allowed["torchvision"]
+        # torchvision 0.N belongs to torch 2.(N - 15)
+        assert int(torchvision.split(".")[1]) == int(torch.split(".")[1]) + 15
+    assert "2.13.0" not in allowed["torch"]  # has a build with which torchvision cannot be imported
+    assert "0.28.0" not in allowed["torchvision"]
 
 
 def test_the_environment_file_installs_the_project_itself():
