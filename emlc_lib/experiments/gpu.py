@@ -34,8 +34,8 @@ from .carry import collect, join
 
 # All that this project's own files import here, besides the standard library.
 IMPORTS = (
-    "PIL", "filelock", "jaxtyping", "joblib", "numpy", "pandas", "pydantic", "safetensors", "scipy", "sklearn", "torch",
-    "torchvision", "tqdm",
+    "PIL", "filelock", "jaxtyping", "joblib", "numpy", "pandas", "pydantic", "safetensors", "scipy", "sklearn",
+    "torch", "torchvision", "tqdm",
 )  # fmt: skip
 
 
