@@ -13,13 +13,14 @@ from sklearn.exceptions import NotFittedError
 from torch.utils.data import Dataset
 
 from emlc_lib import ConfigError, EMLCClassifier, make_config, prepare
-from emlc_lib.data.datasets import load_dataset
+from emlc_lib.data.datasets import is_available, load_dataset
 from emlc_lib.estimator.images import InputError
 from emlc_lib.experiments.label_errors import out_of_fold
 from emlc_lib.experiments.notebook import check_parameters, committed_table
 from emlc_lib.experiments.studies import look_ahead, run_study
 from emlc_lib.experiments.sweep import grid, sweep
 from emlc_lib.networks.pretrain_config import make_pretrain_config
+from emlc_lib.networks.simclr import pretrain
 
 NAN = float("nan")
 
@@ -94,6 +95,11 @@ PARAMETERS = [
     refuse("pretraining: name", r"batchsize: unknown parameter; did you mean 'batch_size'",
            lambda: make_pretrain_config(dataset="digits", batchsize=8)),
     refuse("pretraining: seed", r"seed: must not be", lambda: make_pretrain_config(dataset="digits", seed=True)),
+    refuse("pretraining: batch", r"batch_size: 512 is more than the 100 images",
+           lambda: pretrain(make_pretrain_config(dataset="digits", batch_size=512), np.empty((100, 1, 8, 8)))),
+    refuse("start weights of a random start", r"start_weights: is for start simclr and imagenet only",
+           lambda: config(start="random", start_weights="w.safetensors")),
+    refuse("availability by name", "dataset: 'svhn' is not one of", lambda: is_available("svhn")),
     refuse("notebook: name", r"nosie: unknown parameter; did you mean 'noise'", lambda: notebook("nosie = 0.9")),
     refuse("notebook: options", r"options: must be a dictionary", lambda: notebook(options='{"lr": 0.1}')),
     refuse("notebook: table", r"no.csv is neither a file nor a table", lambda: committed_table("no.csv"),
@@ -103,6 +109,10 @@ PARAMETERS = [
     refuse("seeds empty", r"seeds: must be a list of one or more", lambda: runs(seeds=[])),
     refuse("a seed", r"seed: .*valid integer.*'one'", lambda: runs(seeds=["one"])),
     refuse("noises a string", r"noises: must be a list", lambda: runs(noises="symmetric:0.9")),
+    refuse("a noise without rate", r"noise: 'symmetric:' is neither a rate nor of the form",
+           lambda: runs(noises=["symmetric:"])),
+    refuse("a noise of no kind", r"noise_type: ", lambda: runs(noises=["white:0.5"])),
+    refuse("a noise above 1", r"noise: .*less than or equal to 1", lambda: runs(noises=["symmetric:1.7"])),
     refuse("a noise", r"noise: 'loud' is neither a rate nor of the form", lambda: runs(noises=["loud"])),
     refuse("methods a string", r"methods: must be a list", lambda: runs(methods="emlc")),
     refuse("ks a string", r"ks: must be a list", lambda: look_ahead("15", ["paper"])),
@@ -129,6 +139,12 @@ VALUES = {
     "mslc_soft_targets": ("soft",), "resized_copy": (True,), "lr_step_epoch": (0,), "lr_step_factor": (1,),
     "human_labels": (5,), "precision": ("tf32", "float16"), "teacher_pass": ("twice",),
 }  # fmt: skip
+PRETRAINING = {
+    "dataset": ("mnist",), "model": ("resnet18",), "epochs": (0, "many"), "batch_size": (1,), "view_size": (2,),
+    "lr": (0,), "momentum": (1,), "weight_decay": (-1,), "warmup_epochs": (-1,), "temperature": (0,),
+    "projection_dim": (0,), "projection_hidden": (0,), "projection_norm": ("yes, please",),
+    "precision": ("float16",), "device": ("tpu",), "seed": (-1,), "epoch": (3,),
+}  # fmt: skip
 CLOTHING = {"dataset": "clothing1m", "preset": "smoke"}
 # and those that another one's value rules out.
 TOGETHER = [
@@ -145,6 +161,11 @@ TOGETHER = [
 TOGETHER += [(name, {name: value}) for name, values in VALUES.items() for value in values]
 PARAMETERS += [
     refuse(f"{name} of {changes}", f"{name}: ", partial(config, **changes)) for name, changes in TOGETHER
+]
+PARAMETERS += [
+    refuse(f"pretraining: {name} {value}", f"{name}: ", partial(make_pretrain_config, **{name: value}))
+    for name, values in PRETRAINING.items()
+    for value in values
 ]
 
 

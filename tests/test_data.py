@@ -193,17 +193,10 @@ class TestFiles:
         assert np.array_equal(images.test_labels, arrays["t10k-labels-idx1-ubyte"])
         assert images.train_labels.dtype == np.int64
 
-    def test_truncated_fashion_mnist(self, fashion, tmp_path):
-        folder, _ = fashion
-        path = folder / "train-images-idx3-ubyte"
-        path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(DataUnavailable, match="fashion_mnist is missing or damaged"):
-            load_dataset("fashion_mnist", root=tmp_path, download=False)
-
-    @pytest.mark.parametrize("content", [b"", b"no IDX file"])
-    def test_damaged_fashion_mnist(self, fashion, tmp_path, content):
-        folder, _ = fashion
-        (folder / "train-images-idx3-ubyte").write_bytes(content)
+    @pytest.mark.parametrize("keep", [0, 20, -100])
+    def test_damaged_fashion_mnist(self, fashion, tmp_path, keep):
+        path = fashion[0] / "train-images-idx3-ubyte"
+        path.write_bytes(path.read_bytes()[:keep])
         with pytest.raises(DataUnavailable, match="fashion_mnist is missing or damaged"):
             load_dataset("fashion_mnist", root=tmp_path, download=False)
 
@@ -228,16 +221,6 @@ class TestFiles:
         with pytest.raises(DataUnavailable) as caught:
             load_dataset("cifar10", download=False)
         assert str(tmp_path / "cifar-10-batches-py") in str(caught.value)
-
-    def test_files_that_are_no_cifar10(self, tmp_path):
-        folder = tmp_path / "cifar-10-batches-py"
-        folder.mkdir()
-        for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]:
-            (folder / name).write_bytes(b"not CIFAR")
-        with pytest.raises(DataUnavailable, match="cifar10 is missing or damaged") as caught:
-            load_dataset("cifar10", root=tmp_path, download=False)
-        assert str(folder) in str(caught.value)
-        assert "EMLC_DATA" in str(caught.value)
 
     def test_download_that_fails(self, tmp_path, monkeypatch):
         asked = []
@@ -276,10 +259,6 @@ class TestFiles:
         # torchvision keeps (n, h, w, channels).
         assert np.array_equal(images.train_images.numpy(), np.moveaxis(Online.data, 3, 1))
         assert images.test_labels.tolist() == [0, 1, 1, 0]
-
-    def test_unknown_name(self):
-        with pytest.raises(ValueError, match=r"^dataset: 'svhn' is not one of digits, .*cifar100"):
-            load_dataset("svhn")
 
     def test_is_available(self, tmp_path, monkeypatch):
         assert is_available("digits", tmp_path)
@@ -389,22 +368,6 @@ class TestPrepare:
         corruption = symmetric_noise(labels[split.noisy], 10, 0.5, numpy_generator(5, Stream.NOISE))
         assert data.noisy_labels.tolist() == corruption.noisy.tolist()
 
-    def test_batch_size_must_fit(self):
-        with pytest.raises(ValueError, match=r"^batch_size: 64 is more than the 63 noisy samples"):
-            prepare(digits_config(n_noisy=63, batch_size=64))
-
-    @pytest.mark.parametrize(
-        ("changes", "message"),
-        [
-            ({"n_clean": 105}, r"^n_clean: "),
-            ({"n_noisy": 1300}, r"^n_noisy: "),
-            ({"n_clean": 1340}, r"^n_clean: "),
-        ],
-    )
-    def test_sizes_that_the_data_cannot_give(self, changes, message):
-        with pytest.raises(ValueError, match=message):
-            prepare(digits_config(**changes))
-
 
 class TestPrepareHuman:
     """Human labels on a made-up CIFAR-10 of 200 images."""
@@ -417,15 +380,10 @@ class TestPrepareHuman:
 
     def config(self, folder, labels, **changes):
         np.savez(folder / "labels.npz", worse_label=labels)
-        sizes = {
-            "n_clean": 20,
-            "n_noisy": 90,
-            "batch_size": 16,
-            "clean_batch_size": 8,
-            "preset": "quick",
-            "device": "cpu",
-        }
-        return make_config(noise_type="human", human_labels=folder / "labels.npz", **sizes, **changes)
+        sizes = {"n_clean": 20, "n_noisy": 90, "batch_size": 16, "clean_batch_size": 8, "preset": "quick"}
+        return make_config(
+            noise_type="human", human_labels=folder / "labels.npz", device="cpu", **sizes, **changes
+        )
 
     def test_labels_go_with_their_images(self, images, tmp_path):
         """The column is in the training set's order; every sample has a label that tells its place."""
@@ -440,21 +398,6 @@ class TestPrepareHuman:
         for i in data.split.noisy:
             counts[images.train_labels[i], column[i]] += 1
         np.testing.assert_allclose(data.corruption.expected, counts / counts.sum(1, keepdims=True), rtol=1e-15)
-
-    @pytest.mark.parametrize("size", [199, 90])
-    def test_a_column_of_another_data_set(self, images, tmp_path, size):
-        with pytest.raises(ValueError, match=rf"^human_labels: {size} labels for 200 training images"):
-            prepare(self.config(tmp_path, np.zeros(size, int)), images)
-
-    def test_a_label_out_of_range(self, images, tmp_path):
-        column = images.train_labels.copy()
-        column[0] = 10
-        with pytest.raises(ValueError, match=r"labels: must lie in \[0, 10\)"):
-            prepare(self.config(tmp_path, column), images)
-
-    def test_a_key_that_is_not_there(self, images, tmp_path):
-        with pytest.raises(ValueError, match=r"^human_key: 'worst_label'"):
-            prepare(self.config(tmp_path, images.train_labels, human_key="worst_label"), images)
 
 
 @pytest.mark.cifar10
@@ -495,21 +438,3 @@ class TestCifar10:
         # floor(0.9 * 5000) labels are redrawn and a tenth of them hits; five sigma of that binomial count.
         wrong = (data.noisy_labels != data.true_labels).sum().item()
         assert abs(wrong - 4500 * 0.9) <= 5 * np.sqrt(4500 * 0.9 * 0.1)
-
-    def test_a_truncated_file(self, tmp_path):
-        folder = tmp_path / "cifar-10-batches-py"
-        folder.mkdir()
-        for path in (data_root() / "cifar-10-batches-py").iterdir():
-            (folder / path.name).symlink_to(path.resolve())
-        whole = folder / "data_batch_3"
-        content = whole.read_bytes()
-        whole.unlink()
-        whole.write_bytes(content[:-1])
-        with pytest.raises(DataUnavailable, match="cifar10 is missing or damaged") as caught:
-            load_dataset("cifar10", root=tmp_path, download=False)
-        assert str(folder) in str(caught.value)
-
-
-def test_availability_of_an_unknown_data_set():
-    with pytest.raises(ValueError, match="dataset: 'svhn' is not one of"):
-        is_available("svhn")

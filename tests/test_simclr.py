@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from sklearn.datasets import make_blobs
 
-from emlc_lib import ConfigError, load_dataset, make_config, prepare
+from emlc_lib import load_dataset, make_config, prepare
 from emlc_lib.data.batches import Batches
 from emlc_lib.experiments.pretraining import card, command, comparable, obtain, save_pretrained, save_with_card
 from emlc_lib.networks.backbones import build_classifier, build_features
@@ -131,39 +131,6 @@ def test_a_diverging_loss_stops_with_its_step(digits, tmp_path):
         pretrain(config, digits.train_images, folder=tmp_path, show=False)
 
 
-BAD = [
-    ("dataset", {"dataset": "mnist"}),
-    ("model", {"model": "resnet18"}),
-    ("epochs", {"epochs": 0}),
-    ("epochs", {"epochs": "many"}),
-    ("batch_size", {"batch_size": 1}),
-    ("view_size", {"view_size": 2}),
-    ("lr", {"lr": 0}),
-    ("momentum", {"momentum": 1}),
-    ("weight_decay", {"weight_decay": -1}),
-    ("warmup_epochs", {"warmup_epochs": -1}),
-    ("temperature", {"temperature": 0}),
-    ("projection_dim", {"projection_dim": 0}),
-    ("projection_hidden", {"projection_hidden": 0}),
-    ("projection_norm", {"projection_norm": "yes, please"}),
-    ("precision", {"precision": "float16"}),
-    ("device", {"device": "tpu"}),
-    ("seed", {"seed": -1}),
-    ("epoch", {"epoch": 3}),
-]
-
-
-@pytest.mark.parametrize(("name", "changes"), BAD)
-def test_bad_parameters_are_named(name, changes):
-    with pytest.raises(ConfigError, match=f"^{name}: "):
-        make_pretrain_config(**changes)
-
-
-def test_more_images_per_batch_than_there_are(digits):
-    with pytest.raises(ConfigError, match=r"^batch_size: 512 is more than the 100 images"):
-        pretrain(make_pretrain_config(dataset="digits", batch_size=512), digits.train_images[:100], show=False)
-
-
 def test_any_change_is_another_name():
     base = make_pretrain_config(dataset="cifar10", model="resnet_narrow", device="cpu")
     changes = {
@@ -242,28 +209,6 @@ class TestStart:
         other = pretrain(make_pretrain_config(**TINY, seed=3), load_dataset("digits").train_images, show=False)
         save_pretrained(other, make_pretrain_config(**TINY, seed=3), moved)
         assert make_config(dataset="digits", start="simclr", start_weights=str(moved)).digest != one.digest
-
-    @pytest.mark.parametrize(
-        ("changes", "message"),
-        [
-            ({"start_weights": "nowhere.safetensors"}, "start_weights: nowhere.safetensors is not a file"),
-            ({"model": "resnet_narrow"}, "is for model small_cnn, not resnet_narrow"),
-            ({"start": "random"}, "start_weights: is for start simclr and imagenet only"),
-        ],
-    )
-    def test_wrong_weights_are_refused_before_any_work(self, file, changes, message):
-        values = {"dataset": "digits", "start": "simclr", "start_weights": str(file)} | changes
-        with pytest.raises(ConfigError, match=message):
-            make_config(**values)
-
-    def test_a_truncated_file_is_refused(self, file):
-        file.write_bytes(file.read_bytes()[:500])
-        with pytest.raises(ConfigError, match="damaged or no safetensors file"):
-            make_config(dataset="digits", start="simclr", start_weights=str(file))
-
-    def test_weights_of_another_data_set_are_refused(self, file):
-        with pytest.raises(ConfigError, match="is for dataset digits, not cifar10"):
-            make_config(dataset="cifar10", preset="smoke", start="simclr", start_weights=str(file))
 
 
 class TestFiles:

@@ -35,14 +35,6 @@ def test_every_parameter_may_be_a_list():
         product(batch_size=[], **FAST)
 
 
-@pytest.mark.parametrize(
-    "noise", [True, "symmetric", "symmetric:", "symmetric:much", "symmetric:1.7", "white:0.5"]
-)
-def test_a_wrong_noise_is_refused_before_anything_runs(noise):
-    with pytest.raises(ConfigError, match=r"^noise"):
-        grid([noise], ["emlc"], [1], [0], **FAST)
-
-
 def test_parallel_runs_are_the_same_runs(tmp_path):
     configs = grid(["symmetric:0.5"], ["emlc", "cross_entropy"], [1], [0, 1], **FAST)
     alone = sweep(configs[:1], root=tmp_path / "alone", show=False)
