@@ -24,12 +24,15 @@ def _band(axis: Axes, part: pd.DataFrame, x: str, y: str, **look) -> None:
     axis.fill_between(grouped.index, grouped["min"], grouped["max"], color=look["color"], alpha=0.12, lw=0)
 
 
-def label_recovery(curves: pd.DataFrame, given: float, caption: str = "") -> Figure:
+def label_recovery(
+    curves: pd.DataFrame, given: float, caption: str = "", *, trivial: float | None = None
+) -> Figure:
     """Figure 1: the share of labels that are right after correction; all labels solid, wrong ones dashed.
 
     Args:
         curves: :func:`emlc_lib.experiments.studies.curve_table`; lines are means over seeds, bands their range.
         given: the share of labels that are right before correction.
+        trivial: that where each is replaced by what a network says that learned from the clean labels alone.
     """
     curves = curves.assign(all_=100 * curves["recovery_all"], wrong=100 * curves["recovery_wrong"])
     with style():
@@ -39,6 +42,8 @@ def label_recovery(curves: pd.DataFrame, given: float, caption: str = "") -> Fig
             _band(axis, part, "epoch", "all_", color=colour, label=name)
             _band(axis, part, "epoch", "wrong", color=colour, ls="--")
         axis.axhline(100 * given, color=GREY, ls=":", label="right as given")
+        if trivial is not None:
+            axis.axhline(100 * trivial, color=GREY, ls="-.", label="predicted from clean labels alone")
         axis.plot([], [], "-", color="0.3", label="all labels")
         axis.plot([], [], "--", color="0.3", label="wrong labels")
         axis.set(xlabel="epoch", ylabel="labels recovered, %", ylim=(0, 100), xlim=(0, None))
