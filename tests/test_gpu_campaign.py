@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.variants import repeated
 from emlc_lib.commands import main as emlc
-from emlc_lib.experiments.campaign import METHODS, Campaign
+from emlc_lib.experiments.campaign import CAMPAIGN, Campaign
 from emlc_lib.experiments.carry import collect, join, merge, pack, read
 from emlc_lib.experiments.gpu import IMPORTS, main
 from emlc_lib.runtime.deadline import OutOfTime
@@ -177,7 +177,7 @@ def test_a_fresh_machine_knows_what_was_collected(done, tmp_path):
     assert "SimCLR start of small_cnn finished" in text
     assert "step cost: float32 finished, TF32 missing, bfloat16 finished" in text
     (runs,) = [line for line in text.splitlines() if line.startswith("digits, symmetric 0.9, seed 0:")]
-    assert runs.count("finished") == len(METHODS)
+    assert runs.count("finished") == len(CAMPAIGN)
 
 
 @pytest.mark.slow
