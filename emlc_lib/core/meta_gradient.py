@@ -107,8 +107,8 @@ def log_prob_jvp(student: nn.Module, step: InnerStep, direction: Params) -> Floa
 
 
 def lookahead_weights(
-    k: int, *, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, curvature: float = 1.0
-) -> list[float]:
+    k: int, *, lr: float | Tensor, momentum: float = 0.0, weight_decay: float = 0.0, curvature: float = 1.0
+) -> list[float | Tensor]:
     r"""Weights u_tau of the mixed Hessians in a k-step meta-gradient, oldest step first.
 
     With H_ww ~ c I the sensitivity D = dw/dalpha of SGD with momentum mu and weight decay lambda,
@@ -121,7 +121,7 @@ def lookahead_weights(
 
     Args:
         k: number of steps, at least 1.
-        lr: eta, the student's learning rate.
+        lr: eta, the student's learning rate; a scalar tensor in a CUDA graph.
         momentum: mu in [0, 1). weight_decay: lambda. curvature: c.
 
     Returns:
@@ -143,8 +143,8 @@ def k_step_vectors(
     steps: Sequence[InnerStep],
     g_w: Params,
     *,
-    lr: float,
-    weights: Sequence[float] | None = None,
+    lr: float | Tensor,
+    weights: Sequence[float | Tensor] | None = None,
     product: Callable[[nn.Module, InnerStep, Params], Tensor] = log_prob_jvp,
 ) -> list[Tensor]:
     """eta u_tau v_i of (*) for each step, (n, C), constant: eq. 10 (one step) or eq. 11 (several).
@@ -172,7 +172,7 @@ def exact_vectors(
     steps: Sequence[InnerStep],
     g_w: Params,
     *,
-    lr: float,
+    lr: float | Tensor,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     mean: Callable[[Params], Params] = lambda product: product,
