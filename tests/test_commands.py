@@ -29,7 +29,9 @@ FAST = "{dataset: digits, device: cpu, noise: 0.5, options: {epochs: 1}}"
 def process(arguments, **options):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *arguments], env=environment, **streams, **options)
+    # Jobs in a shell's background, and all that they start, ignore Ctrl-C.
+    heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen([sys.executable, *arguments], env=environment, **streams, **heeds, **options)
 
 
 class TestHelp:
