@@ -53,7 +53,7 @@ def test_from_a_folder_to_a_corrected_csv_and_a_contact_sheet(images):
     command = [
         sys.executable,
         "-m",
-        "emlc_lib",
+        "emlc_lib.commands",
         *ARGUMENTS,
         "-p",
         "epochs",

@@ -171,7 +171,15 @@ def test_what_is_not_expected_keeps_its_traceback(monkeypatch):
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
-    line = ["-m", "emlc_lib", "run", "-y", "{dataset: digits, device: cpu, epochs: 15}", "--runs", str(tmp_path)]
+    line = [
+        "-m",
+        "emlc_lib.commands",
+        "run",
+        "-y",
+        "{dataset: digits, device: cpu, epochs: 15}",
+        "--runs",
+        str(tmp_path),
+    ]
     begun = process(line)
     while not list(tmp_path.glob("*/checkpoint*")):
         assert begun.poll() is None
@@ -190,7 +198,16 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
 @pytest.mark.slow
 def test_torchrun_starts_a_run(tmp_path):
     """Two processes make a run together; a mistake is reported by the first alone."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "emlc_lib", "run"]
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "emlc_lib.commands",
+        "run",
+    ]
     done = process([*torchrun, "-y", FAST, "--runs", str(tmp_path / "a")])
     out, err = done.communicate(timeout=300)
     assert done.returncode == 0, err

@@ -36,7 +36,7 @@ def targets(file, nodes):
 
 def test_every_file_is_in_a_room():
     assert {file.relative_to(ROOT).parts[0] for file in FILES if file.parent != ROOT} == set(BELOW)
-    assert [file.name for file in FILES if file.parent == ROOT] == ["__init__.py", "__main__.py"]
+    assert [file.name for file in FILES if file.parent == ROOT] == ["__init__.py"]
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent != ROOT], ids=lambda f: str(f.relative_to(ROOT)))

@@ -39,7 +39,7 @@ def command(parameters, runs):
 
     \b
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-id emlc --rdzv-endpoint HOST:29400 \\
-        -m emlc_lib run -p dataset clothing1m -p noise_type real -p preset paper
+        -m emlc_lib.commands run -p dataset clothing1m -p noise_type real -p preset paper
     """
     parameters = flat(parameters)
     if "TORCHELASTIC_RUN_ID" in os.environ:

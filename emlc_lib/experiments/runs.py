@@ -119,7 +119,7 @@ def run(
         _before_training(config, data, processes, show)
     folder = run_folder(config, root)  # only now is its name sure to be the real one
     if processes > 1 and not finished:
-        program = ["-m", "emlc_lib", "run", "--runs", str(folder.parent.absolute())]
+        program = ["-m", "emlc_lib.commands", "run", "--runs", str(folder.parent.absolute())]
         torch.cuda.empty_cache()  # estimate and pretraining are over, and the processes need the memory
         launch([*program, "-y", json.dumps(_given(config, config.model_dump()))], processes, show=show)
     elif not finished:
