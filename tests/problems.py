@@ -92,7 +92,7 @@ def method(cls=EMLC, dtype=torch.float64, model="small_cnn", batches=None, devic
     )
     generator = torch.Generator().manual_seed(0)
     student, own = (build_classifier(model, 10, 3, generator).to(device, dtype) for _ in range(2))
-    teacher = build_teacher(own, generator).to(device, dtype)
+    teacher = build_teacher(own, generator, **config.teacher_options).to(device, dtype)
     for network in (student, teacher):
         network.to(memory_format=torch.channels_last).train()
     return cls(config, batches or RandomBatches(dtype, device=device), student, teacher)

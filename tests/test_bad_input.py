@@ -138,6 +138,7 @@ VALUES = {
     "splits": ("overlapping",), "asymmetric_map": ("flip",), "teacher_momentum": (1.0,),
     "mslc_soft_targets": ("soft",), "resized_copy": (True,), "lr_step_epoch": (0,), "lr_step_factor": (1,),
     "human_labels": (5,), "precision": ("tf32", "float16"), "teacher_pass": ("twice",),
+    "teacher_features": ("shared",), "label_embedding": ("half",), "leave_out_given": ("some",),
 }  # fmt: skip
 PRETRAINING = {
     "dataset": ("mnist",), "model": ("resnet18",), "epochs": (0, "many"), "batch_size": (1,), "view_size": (2,),

@@ -10,6 +10,7 @@ import pytest
 from emlc_lib import ConfigError, make_config
 from emlc_lib.experiments.studies import (
     ABLATION,
+    ARCHITECTURE,
     CORRECTORS,
     FIDELITY,
     curve_table,
@@ -22,7 +23,9 @@ from emlc_lib.experiments.studies import (
 FAST = {"dataset": "digits", "preset": "smoke", "epochs": 1, "noise": 0.5, "show": False}
 
 
-@pytest.mark.parametrize("study", [CORRECTORS, ABLATION, FIDELITY, look_ahead([1, 5], ["paper", "exact"])])
+@pytest.mark.parametrize(
+    "study", [CORRECTORS, ABLATION, ARCHITECTURE, FIDELITY, look_ahead([1, 5], ["paper", "exact"])]
+)
 @pytest.mark.parametrize("where", [{"dataset": "digits"}, {"dataset": "cifar10", "preset": "quick"}])
 def test_every_study_is_made_of_different_allowed_configurations(study, where):
     configs = [make_config(device="cpu", **where | {"noise": 0.9} | dict(changes)) for changes in study.values()]

@@ -52,20 +52,32 @@ class Teacher(nn.Module):
 
     ``q = w * onehot(y~) + (1 - w) * softmax(logits)``, where w comes from an MLP (one hidden layer) on the
     image embedding h_i concatenated with the embedding z_i of the given label. Appendix D reads w as the
-    probability that the given label is the true one.
+    probability that the given label is the true one, and the prediction as that of the label if it is not; then
+    it could leave out the given label, which the paper found to be worse.
 
     Args:
         classifier: the teacher's own feature extractor and classifier, not shared with the student.
         hidden: units of the MLP's hidden layer, and the size of the label embedding (Table 4: 128; the paper
             gives no size for the embedding).
+        label_embedding: whether the gate sees the given label, too.
+        leave_out_given: whether the softmax leaves out the given label (the masking of Appendix D).
     """
 
-    def __init__(self, classifier: Classifier, *, hidden: int = 128):
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        hidden: int = 128,
+        label_embedding: bool = True,
+        leave_out_given: bool = False,
+    ):
         super().__init__()
         dim, n_classes = classifier.head.in_features, classifier.head.out_features
         self.classifier = classifier
-        self.label_embedding = nn.Embedding(n_classes, hidden)
-        self.gate = nn.Sequential(nn.Linear(dim + hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.label_embedding = nn.Embedding(n_classes, hidden) if label_embedding else None
+        inputs = dim + hidden if label_embedding else dim
+        self.gate = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.leave_out_given = leave_out_given
 
     def forward(self, x: Tensor, given: Tensor | Callable[[Tensor], Tensor]) -> TeacherOutput:
         """Soft labels for images with given labels.
@@ -82,17 +94,26 @@ class Teacher(nn.Module):
         precise = self.gate[0].weight.dtype  # probabilities are not for bfloat16
         logits = self.classifier.head(features).to(precise)
         labels = given(logits.detach()) if callable(given) else given
-        gate_logits = self.gate(torch.cat([features, self.label_embedding(labels)], dim=1)).squeeze(1).to(precise)
+        if self.label_embedding is not None:
+            features = torch.cat([features, self.label_embedding(labels)], dim=1)
+        gate_logits = self.gate(features).squeeze(1).to(precise)
+        return TeacherOutput(self.combine(gate_logits, logits, labels), gate_logits, logits, labels)
+
+    def combine(self, gate_logits: Tensor, logits: Tensor, given: Tensor) -> Tensor:
+        """The soft labels (n, C) of gate logits (n,), logits (n, C) and given labels (n,): eq. 31."""
         w = gate_logits.sigmoid().unsqueeze(1)
-        one_hot = nn.functional.one_hot(labels, logits.shape[1]).to(precise)
-        return TeacherOutput(w * one_hot + (1 - w) * logits.softmax(dim=1), gate_logits, logits, labels)
+        one_hot = nn.functional.one_hot(given, logits.shape[1])
+        if self.leave_out_given:
+            logits = logits.masked_fill(one_hot.bool(), float("-inf"))
+        return w * one_hot.to(logits.dtype) + (1 - w) * logits.softmax(dim=1)
 
 
-def build_teacher(classifier: Classifier, generator: torch.Generator, *, hidden: int = 128) -> Teacher:
-    """A teacher around ``classifier`` (kept as it is), with a freshly initialised embedding and gate."""
+def build_teacher(classifier: Classifier, generator: torch.Generator, **options: int | bool) -> Teacher:
+    """A :class:`Teacher` around ``classifier`` (kept as it is), with a freshly initialised embedding and gate."""
     with torch.device("meta"):
-        teacher = Teacher(classifier, hidden=hidden)
-    initialise(teacher.label_embedding, generator)
+        teacher = Teacher(classifier, **options)
+    if teacher.label_embedding is not None:
+        initialise(teacher.label_embedding, generator)
     initialise(teacher.gate, generator)
     return teacher
 

@@ -70,7 +70,8 @@ class Run:
         Raises:
             FileNotFoundError: the method has no teacher.
         """
-        teacher = build_teacher(self._empty_classifier(), torch_generator(0, Stream.TEACHER_WEIGHTS))
+        generator = torch_generator(0, Stream.TEACHER_WEIGHTS)
+        teacher = build_teacher(self._empty_classifier(), generator, **self.config.teacher_options)
         load_weights(teacher, self.folder / "teacher.safetensors")
         return teacher.eval()
 

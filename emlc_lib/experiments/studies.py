@@ -37,6 +37,14 @@ ABLATION: Study = {
     "BCE random, AutoAugment": {"meta_term": False, "corruption": "random"},
 }
 
+# What section 3.6 and appendix D chose, each the other way.
+ARCHITECTURE: Study = {
+    "the paper's teacher": {},
+    "shares the student's feature extractor": {"teacher_features": "student"},
+    "no label embedding": {"label_embedding": False},
+    "softmax leaves out the given label": {"leave_out_given": True},
+}
+
 # Where the released code differs: each alone against the paper's way, and all of it.
 _RELEASED_STEPS = {"step_order": "reversed", "step_mean": True}
 

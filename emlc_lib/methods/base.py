@@ -45,6 +45,11 @@ class MethodParameters(DataParameters):
     )
     compile: bool = Field(False, description="torch.compile networks and forward mode")
 
+    @property
+    def teacher_options(self) -> dict[str, bool]:
+        """How the method's :class:`Teacher` differs from the paper's."""
+        return {}
+
     @model_validator(mode="after")
     def _can_be_computed(self) -> MethodParameters:
         if self.precision == "tf32" and not self.device.startswith("cuda"):

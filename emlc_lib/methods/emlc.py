@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.losses import corrupt_half, gate_loss, soft_cross_entropy
@@ -84,6 +84,15 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
             description="for k > 1, the teacher's graphs of the k noisy batches: kept until its update, or "
             "recomputed then, one at a time, in the memory of k = 1",
         )
+        teacher_features: Literal["own", "student"] = Field(
+            "own",
+            description="own: the paper's independent extractor (3.6); student: the student's, which the teacher "
+            "reads and does not train, as in MLC and FasTEN",
+        )
+        label_embedding: bool = Field(True, description="False hides the given label from the gate")
+        leave_out_given: bool = Field(
+            False, description="the teacher's prediction leaves out the given label, the masking of appendix D"
+        )
         cuda_graph: bool = Field(
             False,
             description="emlc with k = 1 in one process: replay each step as one CUDA graph "
@@ -99,6 +108,10 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
                 raise ValueError("cuda_graph: captures the plain step, without compile")
             return self
 
+        @property
+        def teacher_options(self) -> dict[str, bool]:
+            return {"label_embedding": self.label_embedding, "leave_out_given": self.leave_out_given}
+
     presets = {"quick": {"teacher_lr": 0.05, "corruption": "random"}}
 
     needs_teacher = True
@@ -106,7 +119,11 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
 
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)
-        self.optimisers["teacher"] = self.sgd(teacher, config.teacher_lr, config.teacher_momentum)
+        trained = teacher
+        if config.teacher_features == "student":
+            teacher.classifier.features = student.features
+            trained = nn.ModuleList([teacher.classifier.head, *list(teacher.children())[1:]])
+        self.optimisers["teacher"] = self.sgd(trained, config.teacher_lr, config.teacher_momentum)
         self._pending: deque[tuple[InnerStep, NoisyBatch]] = deque(maxlen=config.k)
         if not config.meta_term or config.meta_weights == "exact":
             self._taped = None  # nothing is differentiated by it
@@ -155,7 +172,11 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
 
     def _teach(self, x: Tensor, given: Tensor | Callable[[Tensor], Tensor]) -> TeacherOutput:
         with self.context():
-            return self.teacher.correct(self._teacher_features(x), given)
+            if self.config.teacher_features == "own":
+                return self.teacher.correct(self._teacher_features(x), given)
+            with torch.no_grad(), batch_statistics_only(self.student):  # whose training it must not change
+                features = self._student_features(x)
+            return self.teacher.correct(features, given)
 
     def _update_teacher(self, draw: Draw) -> dict[str, Tensor]:
         log: dict[str, Tensor] = {}

@@ -32,9 +32,8 @@ def soft_labels(teacher: Teacher, pixels: Tensor, given: Tensor, scale: Scale) -
         device = scale.mean.device
         output = teacher(normalise(x.to(device), scale.mean, scale.std), y.to(device))
         # Again in 64 bits, in which sure labels still differ from each other.
-        w, p = output.gate_logits.double().sigmoid()[:, None], output.logits.double().softmax(1)
-        one_hot = torch.nn.functional.one_hot(output.given, p.shape[1])
-        parts.append((w * one_hot + (1 - w) * p, w[:, 0], p))
+        gate, logits = output.gate_logits.double(), output.logits.double()
+        parts.append((teacher.combine(gate, logits, output.given), gate.sigmoid(), logits.softmax(1)))
     return tuple(torch.cat(values).cpu() for values in zip(*parts, strict=True))
 
 

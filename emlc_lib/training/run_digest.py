@@ -22,6 +22,9 @@ SCHEMA = 2
 # Where and how it is computed, not what: a run is read back whatever these are.
 NOT_COUNTED = ("device", "cuda_graph")
 
+# Parameters that schema 1 did not have, with what was computed then.
+NEW = {"teacher_features": "own", "label_embedding": True, "leave_out_given": False}
+
 # Parameters that are gone, with the value that stored runs may have: what is computed now.
 GONE = {"channels_last": True, "meta_pass": "forward_mode"}
 
@@ -51,7 +54,8 @@ def first_identity(config: Config) -> dict[str, Any]:
     values = {"share_primal": None, "channels_last": True} | _looked_at(config)
     if config.method in ("mlc", "mslc"):
         values["meta_pass"] = "forward_mode"
-    return {n: v for n, v in values.items() if n != "cuda_graph"} | _contents(config)
+    new = {name for name, value in NEW.items() if values.get(name) == value} | {"cuda_graph"}
+    return {name: value for name, value in values.items() if name not in new} | _contents(config)
 
 
 def without_gone(values: Mapping[str, Any]) -> dict[str, Any]:

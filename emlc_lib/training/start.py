@@ -62,7 +62,7 @@ def initial_networks(
     own = fresh(Stream.TEACHER_WEIGHTS)
     if config.start_steps:
         own.load_state_dict(student.state_dict())
-    built = build_teacher(own, torch_generator(seed, Stream.TEACHER_WEIGHTS, 1))
+    built = build_teacher(own, torch_generator(seed, Stream.TEACHER_WEIGHTS, 1), **config.teacher_options)
     return student, placed(built, config)
 
 
