@@ -5,7 +5,7 @@ import pytest
 
 from emlc_lib import make_config, run
 from emlc_lib.data.datasets import load_dataset
-from emlc_lib.experiments.embedding_maps import map_embeddings, separation
+from emlc_lib.experiments.embedding_maps import START, map_embeddings, separation
 
 
 def silhouette_by_loop(points, labels):
@@ -47,8 +47,14 @@ def test_a_map_of_a_student(tmp_path):
     images = load_dataset("digits")
     points, numbers = map_embeddings([("student", finished)], images, n=120)
     assert list(points.columns) == ["name", "seed", "label", "class", "x", "y"]
-    assert np.array_equal(points["label"], images.test_labels[:120])
-    (row,) = numbers.to_dict("records")
+    before, row = numbers.to_dict("records")
+    for _, part in points.groupby("name"):
+        assert np.array_equal(part["label"], images.test_labels[:120])
+    # Random weights, which are the run's own: training separates the classes further.
+    assert before["name"] == START
+    assert before["digest"] == config.digest
+    assert np.isnan(before["test_accuracy"])
+    assert before["silhouette"] < row["silhouette"] - 0.03
     assert row["digest"] == config.digest
     assert row["n"] == 120
     assert row["test_accuracy"] == pytest.approx(finished.result["test_accuracy"], abs=1e-4)

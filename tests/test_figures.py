@@ -239,8 +239,11 @@ def curves():
 
 
 def test_label_recovery_is_solid_for_all_and_dashed_for_wrong_labels():
-    figure = figures.label_recovery(curves(), given=0.19)
-    (axis,) = figure.axes
+    table = pd.concat([curves().assign(noise=0.9), curves().assign(noise=0.5, recovery_all=0.7)])
+    figure = figures.label_recovery(table, given={0.9: 0.19, 0.5: 0.55})
+    axis, other = figure.axes
+    assert [panel.get_title() for panel in figure.axes] == ["90 % noise", "50 % noise"]
+    assert [list(line.get_ydata()) for line in other.lines[:3:2]] == [[70] * 5] * 2
     assert named(figure)
     drawn = [line for line in axis.lines if len(line.get_xdata()) == 5]
     assert [line.get_linestyle() for line in drawn] == ["-", "--"] * 3
@@ -275,13 +278,15 @@ def test_accuracy_over_k_gives_every_line_the_common_first_point():
     rows = [(w, k, s) for w in ("paper", "exact") for k in (1, 2, 5) for s in (0, 1) if k > 1 or w == "paper"]
     table = pd.DataFrame(rows, columns=["meta_weights", "k", "seed"])
     table["test_accuracy"] = 0.5 + 0.01 * table["k"] + 0.02 * table["seed"]
-    figure = figures.accuracy_over_k(table)
+    lower = table.assign(noise=0.9, test_accuracy=table["test_accuracy"] - 0.2)
+    figure = figures.accuracy_over_k(pd.concat([lower, table.assign(noise=0.5)]))
     assert named(figure)
-    (axis,) = figure.axes
-    lines = [container.lines[0] for container in axis.containers]
-    assert len(lines) == 2
-    for line in lines:
-        assert line.get_ydata() == pytest.approx([52, 53, 56])
+    assert [axis.get_title() for axis in figure.axes] == ["50 % noise", "90 % noise"]
+    for axis, less in zip(figure.axes, (0, 20), strict=True):
+        lines = [container.lines[0] for container in axis.containers]
+        assert len(lines) == 2
+        for line in lines:
+            assert line.get_ydata() == pytest.approx([52 - less, 53 - less, 56 - less])
 
 
 def test_a_contact_sheet_names_both_labels_of_every_image():

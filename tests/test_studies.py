@@ -113,7 +113,7 @@ def test_differences_are_paired_by_seed():
 
 def fake_run(n, k, **columns):
     steps = pd.DataFrame({"step": np.arange(n)} | columns)
-    config = SimpleNamespace(k=k, seed=3, epochs=2)
+    config = SimpleNamespace(k=k, seed=3, epochs=2, noise=0.9)
     return SimpleNamespace(steps=steps, config=config, digest="d")
 
 

@@ -14,6 +14,8 @@ from sklearn.preprocessing import normalize
 
 from ..data.datasets import ImageSet
 from ..networks.probes import embeddings
+from ..runtime.randomness import Stream
+from ..training.start import starting_classifier
 from .runs import Run
 
 
@@ -34,10 +36,14 @@ def separation(points: np.ndarray, labels: np.ndarray, *, neighbours: int = 10) 
     }
 
 
+START = "the start"
+
+
 def map_embeddings(
     named: Sequence[tuple[str, Run]], images: ImageSet, *, n: int = 2000, perplexity: float = 30.0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Maps the first n test images as the reported student of each run sees them.
+    """Maps the first n test images as the reported student of each run sees them, and as the first run's feature
+    extractor did before any training with labels, under the name :data:`START`.
 
     Embeddings are scaled to unit length, since classifiers trained with cross-entropy spread classes by
     direction and length says little.
@@ -49,13 +55,21 @@ def map_embeddings(
     Returns:
         points: one row per run and image: ``name``, ``seed``, ``label``, ``class`` (its name), ``x``, ``y``.
         numbers: one row per run: ``name``, ``seed``, ``digest``, ``test_accuracy``, and :func:`separation` of the
-        embeddings and, with the prefix ``map_``, of the map.
+        embeddings and, with the prefix ``map_``, of the map. The start has no test accuracy.
+
+    Raises:
+        FileNotFoundError: the self-supervised weights that the first run began with are gone.
     """
+    first = named[0][1]
+    shape = first.result["n_classes"], first.result["channels"]
+    before = starting_classifier(first.config, *shape, Stream.STUDENT_WEIGHTS).features
+    mapped = [(START, first, before, float("nan"))]
+    mapped += [(name, run, run.student().features, run.result["test_accuracy"]) for name, run in named]
     labels = images.test_labels[:n]
     classes = np.asarray(images.classes)[labels]
     points, numbers = [], []
-    for name, run in named:
-        vectors = normalize(embeddings(run.student().features, images.test_images[:n], images.name))
+    for name, run, features, accuracy in mapped:
+        vectors = normalize(embeddings(features, images.test_images[:n], images.name))
         tsne = TSNE(perplexity=perplexity, init="pca", random_state=run.config.seed)
         flat = tsne.fit_transform(vectors)
         map_ = pd.DataFrame({"name": name, "seed": run.config.seed, "label": labels, "class": classes})
@@ -63,7 +77,7 @@ def map_embeddings(
         in_map = {f"map_{key}": value for key, value in separation(flat, labels).items()}
         numbers.append(
             {"name": name, "seed": run.config.seed, "digest": run.digest}
-            | {"test_accuracy": run.result["test_accuracy"], "n": len(labels)}
+            | {"test_accuracy": accuracy, "n": len(labels)}
             | separation(vectors, labels)
             | in_map
         )

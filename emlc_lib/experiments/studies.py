@@ -177,7 +177,7 @@ def curve_table(named: Sequence[tuple[str, Run]], points: int = 60) -> pd.DataFr
         points: windows per run. They are as wide as the largest k at least, so that each has a teacher update.
 
     Returns:
-        Columns ``name``, ``seed``, ``digest``, ``step`` (the window's last, from 1), ``epoch`` (fractional), the
+        Columns ``name``, ``seed``, ``digest``, ``noise``, ``step`` (the window's last, from 1), ``epoch`` (fractional), the
         recoveries and ``confirmed_wrong`` (in [0, 1]) and ``meta_loss``, NaN where a method has none.
     """
     tables = []
@@ -190,7 +190,8 @@ def curve_table(named: Sequence[tuple[str, Run]], points: int = 60) -> pd.DataFr
         means.insert(0, "name", name)
         means.insert(1, "seed", run.config.seed)
         means.insert(2, "digest", run.digest)
-        means.insert(3, "step", last)
-        means.insert(4, "epoch", (last / len(steps) * run.config.epochs).round(4))
+        means.insert(3, "noise", run.config.noise)
+        means.insert(4, "step", last)
+        means.insert(5, "epoch", (last / len(steps) * run.config.epochs).round(4))
         tables.append(means.round(5))
     return pd.concat(tables, ignore_index=True)

@@ -44,15 +44,7 @@ def initial_networks(
     def fresh(stream: Stream) -> Classifier:
         if features is not None:
             return with_head(*features(), data.n_classes, torch_generator(seed, stream))
-        channels = data.clean_images.shape[1]
-        model = build_classifier(config.model, data.n_classes, channels, torch_generator(seed, stream))
-        if config.start == "simclr":
-            if config.awaits_weights:
-                raise FileNotFoundError("start: its SimCLR weights are made by emlc_lib.run or pretrained.provide")
-            load_weights(model.features, start_weights_file(config.dataset, config.model, config.start_weights))
-        elif config.start == "imagenet":
-            load_imagenet(model.features, config.start_weights)
-        return model
+        return starting_classifier(config, data.n_classes, data.clean_images.shape[1], stream)
 
     student = placed(fresh(Stream.STUDENT_WEIGHTS), config)
     if config.start_steps:
@@ -64,6 +56,22 @@ def initial_networks(
         own.load_state_dict(student.state_dict())
     built = build_teacher(own, torch_generator(seed, Stream.TEACHER_WEIGHTS, 1), **config.teacher_options)
     return student, placed(built, config)
+
+
+def starting_classifier(config: Config, n_classes: int, channels: int, stream: Stream) -> Classifier:
+    """A classifier on the CPU with the features that ``config.start`` says, and a new head.
+
+    Raises:
+        FileNotFoundError: the self-supervised weights are yet to be pretrained.
+    """
+    model = build_classifier(config.model, n_classes, channels, torch_generator(config.seed, stream))
+    if config.start == "simclr":
+        if config.awaits_weights:
+            raise FileNotFoundError("start: its SimCLR weights are made by emlc_lib.run or pretrained.provide")
+        load_weights(model.features, start_weights_file(config.dataset, config.model, config.start_weights))
+    elif config.start == "imagenet":
+        load_imagenet(model.features, config.start_weights)
+    return model
 
 
 def placed(model: nn.Module, config: Config) -> nn.Module:

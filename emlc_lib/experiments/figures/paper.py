@@ -25,28 +25,30 @@ def _band(axis: Axes, part: pd.DataFrame, x: str, y: str, **look) -> None:
 
 
 def label_recovery(
-    curves: pd.DataFrame, given: float, caption: str = "", *, trivial: float | None = None
+    curves: pd.DataFrame, given: Mapping[float, float], caption: str = "", *, trivial: float | None = None
 ) -> Figure:
     """Figure 1: the share of labels that are right after correction; all labels solid, wrong ones dashed.
 
     Args:
         curves: :func:`emlc_lib.experiments.studies.curve_table`; lines are means over seeds, bands their range.
-        given: the share of labels that are right before correction.
+        given: by noise rate, each a panel: the share of labels that are right before correction.
         trivial: that where each is replaced by what a network says that learned from the clean labels alone.
     """
     curves = curves.assign(all_=100 * curves["recovery_all"], wrong=100 * curves["recovery_wrong"])
     with style():
-        figure, axis = plt.subplots(figsize=(7.5, 4.4))
-        for name, part in curves.groupby("name", sort=False):
-            colour = look(name)[0]
-            _band(axis, part, "epoch", "all_", color=colour, label=name)
-            _band(axis, part, "epoch", "wrong", color=colour, ls="--")
-        axis.axhline(100 * given, color=GREY, ls=":", label="right as given")
-        if trivial is not None:
-            axis.axhline(100 * trivial, color=GREY, ls="-.", label="predicted from clean labels alone")
-        axis.plot([], [], "-", color="0.3", label="all labels")
-        axis.plot([], [], "--", color="0.3", label="wrong labels")
-        axis.set(xlabel="epoch", ylabel="labels recovered, %", ylim=(0, 100), xlim=(0, None))
+        figure, axes = plt.subplots(1, len(given), figsize=(2.5 + 5 * len(given), 4.4), sharey=True, squeeze=False)
+        for axis, (noise, right) in zip(axes[0], given.items(), strict=True):
+            for name, part in curves[curves["noise"] == noise].groupby("name", sort=False):
+                colour = look(name)[0]
+                _band(axis, part, "epoch", "all_", color=colour, label=name)
+                _band(axis, part, "epoch", "wrong", color=colour, ls="--")
+            axis.axhline(100 * right, color=GREY, ls=":", label="right as given")
+            if trivial is not None:
+                axis.axhline(100 * trivial, color=GREY, ls="-.", label="predicted from clean labels alone")
+            axis.plot([], [], "-", color="0.3", label="all labels")
+            axis.plot([], [], "--", color="0.3", label="wrong labels")
+            axis.set(xlabel="epoch", ylabel="labels recovered, %", title=f"{100 * noise:g} % noise")
+            axis.set(xlim=(0, None), ylim=(0, 100))
         axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.suptitle(caption, fontsize=9)
     return figure
@@ -80,13 +82,13 @@ def embedding_maps(points: pd.DataFrame, captions: Mapping[str, str], caption: s
 
     Args:
         points: columns ``name``, ``label``, ``class``, ``x``, ``y``.
-        captions: a line below each map, by name.
+        captions: what stands below each map, by name.
     """
     classes = points.groupby("label")["class"].first()
     colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
     groups = list(points.groupby("name", sort=False))
     with style():
-        figure, axes = plt.subplots(1, len(groups), figsize=(5.6 * len(groups), 5.6), squeeze=False)
+        figure, axes = plt.subplots(1, len(groups), figsize=(4.6 * len(groups), 4.9), squeeze=False)
         for axis, (name, part) in zip(axes[0], groups, strict=True):
             for c, label in classes.items():
                 chosen = part[part["label"] == c]
@@ -105,32 +107,40 @@ def accuracy_over_k(table: pd.DataFrame, caption: str = "") -> Figure:
     """Figure 6: test accuracy over the look-ahead steps, by the weights of the multi-step gradient.
 
     Args:
-        table: columns ``meta_weights``, ``k``, ``seed``, ``test_accuracy`` in [0, 1]; means, and standard
-            deviations where there are several seeds. k = 1, where all weights are the same, belongs to every line.
+        table: columns ``noise``, ``meta_weights``, ``k``, ``seed``, ``test_accuracy`` in [0, 1]; a panel per
+            noise rate; means, and standard deviations where there are several seeds. k = 1, where all weights are
+            the same, belongs to every line.
     """
-    looks = {"paper": (BLUE, "o"), "momentum": (ORANGE, "s"), "exact": (GREEN, "^")}
-    first = table[table["k"] == 1]
+    panels = table.groupby("noise")
     with style():
-        figure, axis = plt.subplots(figsize=(7.5, 4.4))
-        for i, (weights, part) in enumerate(table.groupby("meta_weights", sort=False)):
-            colour, marker = looks.get(weights, (PINK, "x"))
-            part = pd.concat([first, part[part["k"] > 1]])
-            grouped = (100 * part.set_index("k")["test_accuracy"]).groupby(level=0).agg(["mean", "std", "size"])
-            moved = grouped.index * 1.03 ** (i - 1)  # side by side, so that bars do not hide each other
-            axis.errorbar(
-                moved, grouped["mean"], grouped["std"].fillna(0), color=colour, marker=marker, capsize=3,
-                label=f"{weights} ({seed_count(grouped['size'])})",
-            )  # fmt: skip
-        ks = sorted(table["k"].unique())
-        axis.set_xscale("log")
-        axis.set_xticks(ks, [f"{k:g}" for k in ks])
-        axis.minorticks_off()
-        low, high = axis.get_ylim()
-        middle, half = (low + high) / 2, max(5, (high - low) / 2)  # one seed's noise is not to fill the axis
-        axis.set(xlabel="look-ahead steps k", ylabel="test accuracy, %", ylim=(middle - half, middle + half))
-        axis.legend(title="weights of the steps", fontsize=9, title_fontsize=9)
+        figure, axes = plt.subplots(1, len(panels), figsize=(2.5 + 5 * len(panels), 4.4), squeeze=False)
+        for axis, (noise, part) in zip(axes[0], panels, strict=True):
+            _over_k(axis, part)
+            axis.set(xlabel="look-ahead steps k", ylabel="test accuracy, %", title=f"{100 * noise:g} % noise")
         figure.suptitle(caption, fontsize=9)
     return figure
+
+
+def _over_k(axis: Axes, table: pd.DataFrame) -> None:
+    looks = {"paper": (BLUE, "o"), "momentum": (ORANGE, "s"), "exact": (GREEN, "^")}
+    first = table[table["k"] == 1]
+    for i, (weights, part) in enumerate(table.groupby("meta_weights", sort=False)):
+        colour, marker = looks.get(weights, (PINK, "x"))
+        part = pd.concat([first, part[part["k"] > 1]])
+        grouped = (100 * part.set_index("k")["test_accuracy"]).groupby(level=0).agg(["mean", "std", "size"])
+        moved = grouped.index * 1.03 ** (i - 1)  # side by side, so that bars do not hide each other
+        axis.errorbar(
+            moved, grouped["mean"], grouped["std"].fillna(0), color=colour, marker=marker, capsize=3,
+            label=f"{weights} ({seed_count(grouped['size'])})",
+        )  # fmt: skip
+    ks = sorted(table["k"].unique())
+    axis.set_xscale("log")
+    axis.set_xticks(ks, [f"{k:g}" for k in ks])
+    axis.minorticks_off()
+    low, high = axis.get_ylim()
+    middle, half = (low + high) / 2, max(5, (high - low) / 2)  # one seed's noise is not to fill the axis
+    axis.set_ylim(middle - half, middle + half)
+    axis.legend(title="weights of the steps", fontsize=9, title_fontsize=9)
 
 
 def option_effects(summary: pd.DataFrame, caption: str = "") -> Figure:
