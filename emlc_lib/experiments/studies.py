@@ -177,8 +177,9 @@ def curve_table(named: Sequence[tuple[str, Run]], points: int = 60) -> pd.DataFr
         points: windows per run. They are as wide as the largest k at least, so that each has a teacher update.
 
     Returns:
-        Columns ``name``, ``seed``, ``digest``, ``noise``, ``step`` (the window's last, from 1), ``epoch`` (fractional), the
-        recoveries and ``confirmed_wrong`` (in [0, 1]) and ``meta_loss``, NaN where a method has none.
+        Columns ``name``, ``seed``, ``digest``, ``noise``, ``step`` (the window's last, from 1), ``epoch``
+        (fractional), the recoveries and ``confirmed_wrong`` (in [0, 1]) and ``meta_loss``, NaN where a method has
+        none.
     """
     tables = []
     for name, run in named:
