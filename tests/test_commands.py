@@ -53,7 +53,7 @@ class TestHelp:
         words = " ".join(text.split())
         for line in (
             "noise number, >= 0, <= 1; default 0.9. noise rate of Appendix E",
-            "epochs integer, > 0, <= 10000; default 25 (smoke); 2 (quick); 15 (paper)",
+            "epochs integer, > 0, <= 10000; default 25 (smoke); 2 (quick); 8 (small); 15 (paper)",
             "dataset digits, fashion_mnist, cifar10, cifar100, clothing1m; default cifar10",
             "mlnt_sets integer, >= 1, <= 100; default 10; 2 (quick). M, sets",
             "Parameters of emlc, mlc: k integer",

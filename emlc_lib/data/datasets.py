@@ -150,7 +150,7 @@ DatasetSpec(
     **_CIFAR,
     constants=Constants((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     look_alikes={"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"},
-    presets={"quick": {}, "smoke": {}, "paper": {}},
+    presets={"quick": {}, "smoke": {}, "small": {}, "paper": {}},
 ).register()
 
 # Each class turns into the next of its superclass, circularly.
@@ -163,7 +163,7 @@ DatasetSpec(
         for group in CIFAR100_SUPERCLASSES.values()
         for i, name in enumerate(group)
     },
-    presets={"quick": WARM_START, "smoke": {}, "paper": {"model": "resnet50"}},
+    presets={"quick": WARM_START, "smoke": {}, "small": {}, "paper": {"model": "resnet50"}},
     models=("resnet_narrow", "resnet50"),
 ).register()
 

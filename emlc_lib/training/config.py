@@ -18,7 +18,7 @@ from ..networks.weights import are_awaited, check_imagenet_start, check_start_we
 from ..runtime.parameters import ConfigError as ConfigError
 from .run_digest import digest_of, first_identity, identity, without_gone
 
-Preset = Literal["smoke", "quick", "paper"]
+Preset = Literal["smoke", "quick", "small", "paper"]
 
 # Pydantic's context for the configuration of a finished run: the files that it began with may be gone.
 STORED = {"stored": True}

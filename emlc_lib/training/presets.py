@@ -27,9 +27,10 @@ def learning_rates(config: Config, n_noisy: int) -> np.ndarray:
     return np.array([config.lr * lr_factor(config, t, last_step) for t in starts])
 
 
-# paper is Table 4. smoke and quick are this project's own, sized for two CPU cores: learning rates that fall to
-# zero, and on CIFAR-10 the weights that this project pretrained by SimCLR. Where none are there for paper, its
-# first run pretrains them. What a data set needs in place of these values is in its spec.
+# paper is Table 4. The others are this project's own, sized for two CPU cores: learning rates that fall to zero, and
+# on CIFAR the weights that this project pretrained by SimCLR. small is the paper's protocol, with all noisy images,
+# on a network that learns much in little time. Where no weights are there, the first run pretrains them. What a data
+# set needs in place of these values is in its spec.
 PRESETS: dict[str, dict] = {
     "smoke": dict(
         model="small_cnn", start="random", n_clean=100, epochs=25, schedule="cosine", batch_size=64,
@@ -38,6 +39,10 @@ PRESETS: dict[str, dict] = {
     "quick": dict(
         model="resnet_narrow", start="simclr", start_steps=200, start_lr=0.05, n_clean=1000, n_noisy=20_000,
         epochs=2, schedule="cosine", batch_size=128, clean_batch_size=64, lr=0.05,
+    ),
+    "small": dict(
+        model="resnet_small", start="simclr", start_steps=200, start_lr=0.05, n_clean=1000, epochs=8,
+        schedule="cosine", batch_size=128, clean_batch_size=64, lr=0.05, precision="bfloat16",
     ),
     "paper": dict(
         model="resnet34", start="simclr", n_clean=1000, epochs=15, batch_size=128, clean_batch_size=32,
