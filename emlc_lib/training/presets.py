@@ -27,10 +27,10 @@ def learning_rates(config: Config, n_noisy: int) -> np.ndarray:
     return np.array([config.lr * lr_factor(config, t, last_step) for t in starts])
 
 
-# paper is Table 4. The others are this project's own, sized for two CPU cores: learning rates that fall to zero, and
-# on CIFAR the weights that this project pretrained by SimCLR. small is the paper's protocol, with all noisy images,
-# on a network that learns much in little time. Where no weights are there, the first run pretrains them. What a data
-# set needs in place of these values is in its spec.
+# paper is Table 4. The others are this project's own, sized for two CPU cores: learning rates that fall to zero,
+# and on CIFAR the weights that this project pretrained by SimCLR. small is the paper's protocol, with all noisy
+# images, on a network that learns much in little time. Where no weights are there, the first run pretrains them.
+# What a data set needs in place of these values is in its spec.
 PRESETS: dict[str, dict] = {
     "smoke": dict(
         model="small_cnn", start="random", n_clean=100, epochs=25, schedule="cosine", batch_size=64,

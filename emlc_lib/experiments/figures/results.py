@@ -7,7 +7,31 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ...methods import METHODS
+from ..information import KINDS
 from .style import look, method_name, seed_count, style
+
+
+def information_over_noise(accuracies: pd.DataFrame, caption: str = "") -> Figure:
+    """What each kind of information is worth over the rate of symmetric noise: means, and standard deviations.
+
+    Args:
+        accuracies: :func:`emlc_lib.experiments.information.by_information`.
+    """
+    grouped = accuracies.groupby(level="noise")
+    with style():
+        figure, axis = plt.subplots(figsize=(9.5, 4.6))
+        for i, (kind, (method, k)) in enumerate(KINDS.items()):
+            mean, spread = grouped[kind].mean().dropna(), grouped[kind].std().dropna()
+            aside = 0.3 * (i - (len(KINDS) - 1) / 2)  # side by side, in percent of noise
+            colour, marker = look(method_name(method, k))
+            axis.errorbar(
+                100 * mean.index + aside, mean, spread.reindex(mean.index), color=colour, marker=marker, capsize=3,
+                label=f"{kind}\n({method_name(method, k)})",
+            )  # fmt: skip
+        axis.set(xlabel="symmetric noise, %", ylabel="test accuracy, %", xlim=(0, 100))
+        axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        figure.suptitle(caption, fontsize=9)
+    return figure
 
 
 def accuracy_over_noise(table: pd.DataFrame) -> Figure:

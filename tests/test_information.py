@@ -1,0 +1,67 @@
+"""What kinds of information are worth: made-up accuracies whose answers are known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emlc_lib.experiments.figures.results import information_over_noise
+from emlc_lib.experiments.information import KINDS, best_information, by_information, crossings
+
+NOISY, CLEAN, IMAGES, CORRECTED = KINDS
+
+# In percent, at noise 20, 60 and 80 %; each seed is one point above the seed before.
+MEANS = {"cross_entropy": (80, 60, 20), "emlc": (70, 65, 55), "clean_only": (50,), "fixmatch": (58,)}
+
+
+def table(seeds=3):
+    rows = [
+        {"method": method, "k": 1, "noise_type": "symmetric", "noise": noise, "seed": seed}
+        | {"test_accuracy": (mean + seed) / 100}
+        for method, means in MEANS.items()
+        for noise, mean in zip((0.2, 0.6, 0.8), means, strict=False)
+        for seed in range(seeds)
+    ]
+    others = [
+        {"method": "emlc", "k": 5, "noise_type": "symmetric", "noise": 0.2, "seed": 0, "test_accuracy": 0.99},
+        {"method": "emlc", "k": 1, "noise_type": "asymmetric", "noise": 0.4, "seed": 0, "test_accuracy": 0.99},
+    ]
+    return pd.DataFrame(rows + others)
+
+
+def test_what_sees_no_noise_serves_every_rate():
+    found = by_information(table())
+    assert list(found.columns) == list(KINDS)
+    assert found[CLEAN].tolist() == pytest.approx([50, 51, 52] * 3)
+    assert found.loc[(0.6, 2), NOISY] == pytest.approx(62)
+    assert by_information(table().query("method != 'fixmatch'"))[IMAGES].isna().all()
+
+
+def test_the_best_is_paired_by_seed():
+    rows = table()
+    # One seed further apart: a spread of 3 / sqrt(3) over (10, 10, 13).
+    rows.loc[
+        (rows["method"] == "cross_entropy") & (rows["noise"] == 0.2) & (rows["seed"] == 2), "test_accuracy"
+    ] += 0.03
+    found = best_information(rows).set_index("noise")
+    assert found["best"].tolist() == [NOISY, CORRECTED, IMAGES]
+    assert found["next"].tolist() == [CORRECTED, NOISY, CORRECTED]
+    assert found.loc[0.2, "difference"] == 11
+    assert found.loc[0.2, "±"] == pytest.approx(4.303 * 1, abs=0.01)  # t(2) at 97.5 % times sqrt(3) / sqrt(3)
+    assert found["verdict"].tolist() == ["clear"] * 3
+
+
+def test_where_lines_cross():
+    found = crossings(table()).set_index(["first", "second"])["at"]
+    # 80 - 50 d = 70 - 12.5 d, with d the rate above 20 % over 40 points of noise: 20 d = 10 + 5 d.
+    assert found[NOISY, CORRECTED] == pytest.approx(0.2 + 0.4 * 10 / 15, abs=0.006)
+    assert found[NOISY, IMAGES] == pytest.approx(0.6 + 0.2 * 2 / 40, abs=0.006)
+    assert (CORRECTED, CLEAN) not in found.index
+    assert set(found.index) == {(NOISY, CORRECTED), (NOISY, IMAGES), (NOISY, CLEAN), (CORRECTED, IMAGES)}
+
+
+def test_the_figure_has_a_line_per_kind():
+    (axis,) = information_over_noise(by_information(table())).axes
+    lines = [container.lines[0] for container in axis.containers]
+    assert len(lines) == len(KINDS)
+    assert lines[0].get_ydata() == pytest.approx([81, 61, 21])
+    assert np.allclose(lines[1].get_ydata(), 51)
