@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..core.losses import soft_cross_entropy
 from ..core.meta_gradient import (
     InnerStep,
+    Params,
     clean_gradient,
     exact_surrogate,
     k_step_surrogate,
@@ -116,13 +117,45 @@ def compare_weights(
             for momentum in momenta:
                 for k in ks:
                     setting = {"seed": seed, "lr": lr, "momentum": momentum, "k": k}
-                    for kind, c, approximate, exact in _gradients(*setting.values(), curvatures, warm):
-                        errors = gradient_errors_of(approximate, exact)
-                        rows.append(setting | {"weights": kind, "curvature": c} | errors)
+                    taken = take_steps(**setting, warm=warm)
+                    for c in curvatures:
+                        for kind, weights in kinds_of_weights(k, lr, momentum, c).items():
+                            errors = gradient_errors_of(taken.approximate(lr, weights), taken.exact)
+                            rows.append(setting | {"weights": kind, "curvature": c} | errors)
     return pd.DataFrame(rows)
 
 
-def _gradients(seed: int, lr: float, momentum: float, k: int, curvatures: Sequence[float], warm: int):
+def kinds_of_weights(k: int, lr: float, momentum: float, curvature: float = 1.0) -> dict[str, list[float]]:
+    """The weights of k steps, oldest first: Proposition 2's with H_ww = c I, and the momentum-aware ones."""
+    return {
+        kind: lookahead_weights(k, lr=lr, momentum=mu, curvature=curvature)
+        for kind, mu in (("paper", 0.0), ("momentum-aware", momentum))
+    }
+
+
+class Taken(NamedTuple):
+    """k steps that were taken, and the exact meta-gradient after them.
+
+    Attributes:
+        student, teacher: after the steps. steps: the last k.
+        g_w: the gradient of the clean loss. exact: the meta-gradient, one vector.
+    """
+
+    student: Classifier
+    teacher: Teacher
+    steps: list[InnerStep]
+    g_w: Params
+    exact: Tensor
+
+    def approximate(self, lr: float, weights: Sequence[float]) -> Tensor:
+        """The k-step meta-gradient with these weights of the steps, one vector."""
+        return gradient_vector(
+            k_step_surrogate(self.student, self.steps, self.g_w, lr=lr, weights=weights), self.teacher
+        )
+
+
+def take_steps(seed: int, lr: float, momentum: float, k: int, warm: int = 40) -> Taken:
+    """Trains a student on digits for ``warm`` steps, and the teacher on clean labels; then takes k more steps."""
     student, teacher, x, given, true = digits_problem(seed)
     optimiser = torch.optim.SGD(student.parameters(), lr, momentum=momentum)
     teacher_optimiser = torch.optim.SGD(teacher.parameters(), 0.1)
@@ -144,8 +177,4 @@ def _gradients(seed: int, lr: float, momentum: float, k: int, curvatures: Sequen
     i = batch(warm + k)
     g_w, _ = clean_gradient(student, x[i], true[i])
     exact = gradient_vector(exact_surrogate(student, steps, g_w, lr=lr, momentum=momentum), teacher)
-    for kind, mu in (("paper", 0.0), ("momentum-aware", momentum)):
-        for c in curvatures:
-            weights = lookahead_weights(k, lr=lr, momentum=mu, curvature=c)
-            approximate = k_step_surrogate(student, steps, g_w, lr=lr, weights=weights)
-            yield kind, c, gradient_vector(approximate, teacher), exact
+    return Taken(student, teacher, steps, g_w, exact)

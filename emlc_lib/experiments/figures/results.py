@@ -26,7 +26,7 @@ def information_over_noise(accuracies: pd.DataFrame, caption: str = "") -> Figur
             colour, marker = look(method_name(method, k))
             axis.errorbar(
                 100 * mean.index + aside, mean, spread.reindex(mean.index), color=colour, marker=marker, capsize=3,
-                label=f"{kind}\n({method_name(method, k)})",
+                ls="-" if METHODS[method].sees_noise else "--", label=f"{kind}\n({method_name(method, k)})",
             )  # fmt: skip
         axis.set(xlabel="symmetric noise, %", ylabel="test accuracy, %", xlim=(0, 100))
         axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))

@@ -1,0 +1,145 @@
+"""What EMLC makes of single images during a training: prediction, gate, corrected label, wanted label."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..core.meta_gradient import InnerStep, log_prob_jvp, parameters_of
+from ..data.augment import normalise
+from ..data.batches import Batches
+from ..data.experiment_data import ExperimentData
+from ..methods.emlc import EMLC
+from ..runtime.checkpoint import write_atomically
+from ..runtime.execution import at_own_precision
+from ..runtime.parameters import ConfigError
+from ..runtime.progress import progress
+from ..training.config import Config
+from ..training.correction import soft_labels
+from ..training.start import initial_networks
+
+
+@dataclass(frozen=True)
+class LabelRecord:
+    """n images of C classes at S moments of a training.
+
+    Attributes:
+        images: (n, h, w) or (n, h, w, 3) uint8.
+        given, true: (n,) int64 labels. classes: (C,) names.
+        steps: (S,) student steps that had been made; the first is 0.
+        probabilities: (S, n, C), the teacher's own prediction y^.
+        gates: (S, n), the weight of the given label.
+        wanted: (S, n, C), v_i of Corollary 3.1: how the clean loss changes as label i moves towards each class.
+        origin: how it was made, one line.
+    """
+
+    images: np.ndarray
+    given: np.ndarray
+    true: np.ndarray
+    classes: np.ndarray
+    steps: np.ndarray
+    probabilities: np.ndarray
+    gates: np.ndarray
+    wanted: np.ndarray
+    origin: str
+
+    def soft_labels(self, moment: int) -> np.ndarray:
+        """(n, C), the corrected labels (eq. 6) at a moment, counted from 0."""
+        w = self.gates[moment][:, None].astype(float)
+        return w * np.eye(len(self.classes))[self.given] + (1 - w) * self.probabilities[moment]
+
+    def fate(self, moment: int) -> np.ndarray:
+        """(n,) words: what became of each label. It is ``kept`` or ``spoilt`` where the given one is right, else
+        ``recovered``, ``confirmed``, or ``changed`` to a third class."""
+        corrected = self.soft_labels(moment).argmax(1)
+        right = self.given == self.true
+        words = np.where(corrected == self.given, "confirmed", "changed")
+        words = np.where(corrected == self.true, "recovered", words)
+        return np.where(right, np.where(corrected == self.true, "kept", "spoilt"), words)
+
+    def save(self, path: str | Path) -> None:
+        """Writes an .npz file without pickles. Colour images are compressed as one picture, with little loss."""
+        arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        n, *shape = self.images.shape
+        buffer = io.BytesIO()
+        # One long strip: all images below each other.
+        strip = Image.fromarray(self.images.reshape(n * shape[0], *shape[1:]))
+        strip.save(buffer, "webp", quality=85, method=6, lossless=len(shape) == 2)
+        arrays["images"] = np.frombuffer(buffer.getvalue(), np.uint8)
+        arrays["shape"] = np.asarray(self.images.shape)
+        for name in ("probabilities", "gates", "wanted"):
+            arrays[name] = arrays[name].astype(np.float16)
+        write_atomically(Path(path), lambda p: _savez(p, arrays))
+
+    @classmethod
+    def load(cls, path: str | Path) -> LabelRecord:
+        """Reads what :meth:`save` has written."""
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        shape = tuple(arrays.pop("shape"))
+        strip = Image.open(io.BytesIO(arrays["images"].tobytes()))
+        arrays["images"] = np.asarray(strip.convert("L" if len(shape) == 3 else "RGB")).reshape(shape)
+        return cls(**arrays | {"origin": str(arrays["origin"])})
+
+
+def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open(path, "wb") as file:  # by its name numpy would add .npz
+        np.savez_compressed(file, **arrays)
+
+
+@at_own_precision
+def record_labels(
+    config: Config, data: ExperimentData, *, n: int = 200, moments: int = 8, origin: str = "", show: bool = True
+) -> LabelRecord:
+    """Trains EMLC and looks at the first n images of the noisy set before it and ``moments`` times, evenly spread.
+
+    What the teacher says is without augmentation and in evaluation mode, as at the end of a training. The wanted
+    labels are those of a step on these images and one clean batch, in training mode, as in Corollary 3.1.
+
+    Raises:
+        ConfigError: another method than emlc, or images that stay on disk.
+    """
+    if config.method != "emlc":
+        raise ConfigError(f"method: labels are recorded of emlc, not of {config.method}")
+    if not isinstance(data.noisy_images, torch.Tensor):
+        raise ConfigError(f"dataset: labels are recorded where images are in memory, not of {config.dataset}")
+    batches = Batches(config, data)
+    student, teacher = initial_networks(config, batches, teacher=True, show=show)
+    method = EMLC(config, batches, student, teacher)
+    total = method.last_step(config.epochs)
+    pixels, given = data.noisy_images[:n], data.noisy_labels[:n]
+    x = normalise(pixels, data.mean, data.std)
+    ends = {round(total * i / moments / method.period) * method.period for i in range(1, moments + 1)}
+    rows: list[tuple[np.ndarray, ...]] = []
+
+    def look(t: int) -> None:
+        method.train(False)
+        corrected, gate, probabilities = soft_labels(teacher, pixels, given, data)
+        method.train(True)
+        g_w, _ = method.clean_gradient(batches.clean(t // config.k, config.clean_batch_size))
+        step = InnerStep(parameters_of(student), x, corrected.to(x))
+        rows.append(tuple(v.cpu().numpy() for v in (probabilities, gate, log_prob_jvp(student, step, g_w))))
+
+    look(0)
+    for t in progress(range(total), total=total, desc="labels", show=show):
+        method.step(t)
+        if t + 1 in ends:
+            look(t + 1)
+    probabilities, gates, wanted = (np.stack(values).astype(np.float32) for values in zip(*rows, strict=True))
+    images = pixels.cpu().numpy()
+    return LabelRecord(
+        images=images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1),
+        given=given.cpu().numpy(),
+        true=data.true_labels[:n].cpu().numpy(),
+        classes=np.asarray(data.classes),
+        steps=np.asarray([0, *sorted(ends)]),
+        probabilities=probabilities,
+        gates=gates,
+        wanted=wanted,
+        origin=origin or config.name,
+    )
