@@ -35,8 +35,8 @@ def label_sheet(record: LabelRecord, moment: int, chosen: Sequence[int], caption
             return figure
         soft, fate = record.soft_labels(moment), record.fate(moment)
         ratios = [1.25, 0.9, 0.6]
-        places = {"left": 0.04, "right": 0.99, "top": 0.9, "bottom": 0.03, "hspace": 0.38, "wspace": 0.08}
-        axes = figure.subplots(7, 4, height_ratios=[*ratios, 0.35, *ratios], gridspec_kw=places)
+        places = {"left": 0.04, "right": 0.99, "top": 0.9, "bottom": 0.09, "hspace": 0.15, "wspace": 0.08}
+        axes = figure.subplots(7, 4, height_ratios=[*ratios, 0.9, *ratios], gridspec_kw=places)
         for axis in axes.flat:
             axis.set_axis_off()
         for place, i in enumerate(chosen[:8]):
@@ -50,12 +50,12 @@ def label_sheet(record: LabelRecord, moment: int, chosen: Sequence[int], caption
             colours = _colours(len(record.classes), record.given[i], record.true[i])
             labels.bar(range(len(colours)), soft[i], color=colours)
             labels.bar(range(len(colours)), record.probabilities[moment, i], fill=False, edgecolor="0.2", lw=0.8)
-            labels.set(ylim=(0, 1.02), yticks=[])
-            _class_ticks(labels, record.classes)
+            labels.set(ylim=(0, 1.02), xticks=[], yticks=[])
             wanted = -record.wanted[moment, i]
             wish.bar(range(len(colours)), wanted / max(np.abs(wanted).max(), 1e-12), color=colours)
             wish.axhline(0, color="0.3", lw=0.8)
-            wish.set(ylim=(-1.05, 1.05), xticks=[], yticks=[])
+            wish.set(ylim=(-1.05, 1.05), yticks=[])
+            _class_ticks(wish, record.classes)
             if place % 4 == 0:
                 labels.set_ylabel("q, $\\hat{y}$", fontsize=8)
                 wish.set_ylabel("$-v_i$", fontsize=8)
