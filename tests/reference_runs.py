@@ -24,6 +24,7 @@ STEPS = 10
 RUNS: dict[str, dict] = {
     **{method: {"method": method} for method in METHODS},
     "distilled": {"method": "distilled", "n_noisy": 160},  # five steps of each part
+    "emlc_consistent": {"method": "emlc_consistent", "consistency_threshold": 0.1},  # new weights are unsure
     "emlc, asymmetric": {"noise_type": "asymmetric", "noise": 0.4},
     "emlc, k = 5": {"k": 5},
     "emlc, k = 5, momentum-aware": {"k": 5, "meta_weights": "momentum"},

@@ -56,7 +56,7 @@ class TestHelp:
             "epochs integer, > 0, <= 10000; default 25 (smoke); 2 (quick); 8 (small); 15 (paper)",
             "dataset digits, fashion_mnist, cifar10, cifar100, clothing1m; default cifar10",
             "mlnt_sets integer, >= 1, <= 100; default 10; 2 (quick). M, sets",
-            "Parameters of emlc, mlc: k integer",
+            "Parameters of emlc, emlc_consistent, mlc: k integer",
         ):
             assert line in words
 

@@ -22,7 +22,7 @@ from emlc_lib.training.run_digest import NOT_COUNTED
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
 # Methods whose student is differentiated forwards.
-FORWARD_MODE = ("emlc", "mlc", "mslc", "mwnet")
+FORWARD_MODE = ("emlc", "emlc_consistent", "mlc", "mslc", "mwnet")
 NAN = float("nan")
 
 
@@ -172,7 +172,8 @@ FIELDS = {
     "fasten_noisy_weight": (0.5, 1.0), "fixmatch_threshold": (0.95, 0.9), "fixmatch_weight": (1.0, 0.5),
     "distilled_share": (0.5, 0.25), "precision": ("float32", "tf32"), "teacher_pass": ("kept", "recomputed"),
     "compile": (False, True), "cuda_graph": (False, True), "teacher_features": ("own", "student"),
-    "label_embedding": (True, False), "leave_out_given": (False, True),
+    "label_embedding": (True, False), "leave_out_given": (False, True), "consistency_threshold": (0.95, 0.9),
+    "consistency_weight": (1.0, 0.5),
 }  # fmt: skip
 CHANGES = {name: other for name, (_, other) in FIELDS.items()}
 

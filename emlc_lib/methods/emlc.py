@@ -38,12 +38,14 @@ class Draw(NamedTuple):
         noisy: the noisy batch.
         clean: the clean batch, if the teacher is updated at the end of the step.
         given: (m,) the clean batch's labels after random corruption; None where the teacher's logits decide.
+        strong: a second view of the noisy batch, for extensions (:mod:`emlc_lib.methods.emlc_consistent`).
     """
 
     factor: float | Tensor
     noisy: NoisyBatch
     clean: CleanBatch | None = None
     given: Tensor | None = None
+    strong: Tensor | None = None
 
 
 class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k=True, parallel=True):
@@ -155,7 +157,7 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
         batch, config = draw.noisy, self.config
         with torch.set_grad_enabled(config.meta_term and config.teacher_pass != "recomputed"):
             corrected = self._teach(batch.x, batch.given)
-        soft_labels = corrected.soft_labels.detach()
+        soft_labels, self._predicted = corrected.soft_labels.detach(), corrected.logits.detach()
         before = parameters_of(self.student) if config.meta_term else {}
         logits, tape = self.recorded(batch.x)
         loss = soft_cross_entropy(logits, soft_labels)

@@ -1,0 +1,48 @@
+r"""An extension, not the paper's: EMLC whose teacher learns from the noisy images without their labels, too.
+
+The teacher's objective (eq. 12) gets FixMatch's term for its own classifier (Sohn et al., NeurIPS 2020), on the
+noisy batch of the step after which it is updated:
+
+    lambda mean_i 1[max y^(weak_i) >= tau] CE(y^(strong_i), argmax y^(weak_i)),
+
+the weak view being the one whose label it corrects, and the strong one with AutoAugment besides. The term does not
+depend on the student's weights, so the meta-gradient and what Propositions 1-3 say of it stay as they are: the
+gradient of the sum is the sum of the gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..core.meta_gradient import batch_statistics_only
+from .emlc import EMLC, Draw
+
+
+class EMLCConsistent(EMLC, name="emlc_consistent", label="EMLC, consistent teacher"):
+    """``confident`` in the log is the share of noisy images that the teacher is sure of."""
+
+    look = ("#882255", "D")
+
+    class Parameters(EMLC.Parameters):
+        consistency_threshold: float = Field(0.95, ge=0, le=1, description="tau, the confidence of a pseudo-label")
+        consistency_weight: float = Field(1.0, ge=0, le=100, description="lambda, of the loss without labels")
+
+    def _draw(self, t: int) -> Draw:
+        draw = super()._draw(t)
+        if draw.clean is None:
+            return draw
+        return draw._replace(strong=self.batches.two_views(t)[1])
+
+    def _objectives(self, draw: Draw, log: dict[str, Tensor]) -> Iterator[Tensor]:
+        yield from super()._objectives(draw, log)
+        confidence, predicted = self._predicted.softmax(dim=1).max(dim=1)
+        sure = (confidence >= self.config.consistency_threshold).to(confidence.dtype)
+        with self.context(), batch_statistics_only(self.teacher):  # running statistics are those of weak views
+            logits = self.teacher.classifier.head(self._teacher_features(draw.strong))
+        loss = (sure * F.cross_entropy(logits.to(sure.dtype), predicted, reduction="none")).mean()
+        log |= {"consistency_loss": loss, "confident": sure.mean()}
+        yield self.config.consistency_weight * loss
