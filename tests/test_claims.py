@@ -6,7 +6,17 @@ import pytest
 from scipy import stats
 
 from emlc_lib.experiments.claims import claims
-from emlc_lib.experiments.statistics import Difference, by_seed, differences, judged, paired, spread, told
+from emlc_lib.experiments.notebook import save_tables, show_claims
+from emlc_lib.experiments.statistics import (
+    Difference,
+    above_chance,
+    by_seed,
+    differences,
+    judged,
+    paired,
+    spread,
+    told,
+)
 from emlc_lib.runtime.places import REPOSITORY
 
 FIGURES = REPOSITORY / "figures"
@@ -57,6 +67,21 @@ def test_claims_are_told_by_a_word_of_what_or_where():
     assert told(table, "Figure 6") == told(table, "k = 5") == line.format(undecided.seeds)
     assert told(table, "Table 1") == "holds: other; +2.00 ± 1.00 points, n = 3; x"
     assert told(table, "Table 2") == ""
+
+
+def test_a_notebook_says_that_claims_are_read(capsys, tmp_path):
+    show_claims("Table 2")
+    assert capsys.readouterr().out.startswith("read, not run: claims.csv\n")
+    table = pd.DataFrame({"x": [1]})
+    save_tables(None, {"a": table})
+    save_tables(tmp_path / "new", {"a": table})
+    assert pd.read_csv(tmp_path / "new" / "a.csv").equals(table)
+
+
+def test_above_chance_is_five_standard_errors():
+    error = (0.1 * 0.9 / 100) ** 0.5
+    assert above_chance(0.1 + 5.01 * error, 10, 100)
+    assert not above_chance(0.1 + 4.99 * error, 10, 100)
 
 
 def test_one_seed_decides_nothing():

@@ -96,6 +96,12 @@ def spread(
     return pd.DataFrame(result)
 
 
+def above_chance(accuracy: float, classes: int, n: int) -> bool:
+    """Whether an accuracy on n images is more than five standard errors above that of guessing a class."""
+    chance = 1 / classes
+    return accuracy > chance + 5 * (chance * (1 - chance) / n) ** 0.5
+
+
 def _mean_and_std(mean: float, std: float, digits: int) -> str:
     if pd.isna(mean):
         return "-"
