@@ -10,7 +10,7 @@ from emlc_lib import ConfigError, find_runs, make_config, run
 from emlc_lib.commands import main
 from emlc_lib.experiments.notebook import committed_table, describe
 from emlc_lib.experiments.sweep import grid, product, sweep
-from emlc_lib.experiments.tables import accuracy_table, caption, compare, run_table
+from emlc_lib.experiments.tables import accuracy_table, caption, compare, gap_to_best, run_table
 
 FAST = {"dataset": "digits", "preset": "smoke", "epochs": 1}
 
