@@ -3,7 +3,7 @@
 from emlc_lib.data.datasets import is_available
 from emlc_lib.runtime.places import data_root
 
-NEEDS = {"00_pretrain_simclr.ipynb": "cifar10", "03_cifar.ipynb": "cifar10"}
+NEEDS = {"04_pretrain_simclr.ipynb": "cifar10", "03_cifar.ipynb": "cifar10"}
 SLOW = list(NEEDS)  # minutes of training
 
 

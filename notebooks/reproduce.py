@@ -35,13 +35,13 @@ NOTEBOOKS: dict[str, dict[str, object]] = {
     "11_clothing1m": {"figures": "{out}/figures"},
     "01_meta_gradient": {"figures": "{out}/figures"},
     "10_your_data": {"out": "{out}/corrected.csv"},
-    "05_tsne": _DIGITS,
+    "06_tsne": _DIGITS,
     "02_teacher": _PLACES,
-    "00_pretrain_simclr": {**_PLACES, "dataset": "digits"},
-    "04_label_recovery": _DIGITS,
-    "06_meta_loss": _DIGITS,
+    "04_pretrain_simclr": {**_PLACES, "dataset": "digits"},
+    "05_label_recovery": _DIGITS,
     "03_cifar": {**_PLACES, "dataset": "digits", "preset": "smoke"},
     "12_cost": {"figures": "{out}/figures"},
+    "13_claims": {},
 }  # fmt: skip
 
 

@@ -6,7 +6,17 @@ import pytest
 from scipy import stats
 
 from emlc_lib.experiments.claims import claims
-from emlc_lib.experiments.statistics import Difference, judged, paired
+from emlc_lib.experiments.notebook import save_tables, show_claims
+from emlc_lib.experiments.statistics import (
+    Difference,
+    above_chance,
+    by_seed,
+    differences,
+    judged,
+    paired,
+    spread,
+    told,
+)
 from emlc_lib.runtime.places import REPOSITORY
 
 FIGURES = REPOSITORY / "figures"
@@ -31,6 +41,47 @@ def test_seeds_are_paired_by_name_and_not_by_place():
     assert paired(pd.Series({0: 1.0}), pd.Series({1: 1.0})).verdict == "undecided"
     with pytest.raises(ValueError, match=r"^seeds: 0 is there twice"):
         paired(pd.Series([1.0, 2.0], index=[0, 0]), b)
+
+
+def test_columns_are_chosen_by_value_and_compared_by_name():
+    table = pd.DataFrame(
+        {"name": ["a", "a", "b", "b", "c"], "seed": [0, 1, 1, 0, 1], "noise": 0.5, "x": [0.5, 0.7, 0.4, 0.3, 0.1]}
+    )
+    assert by_seed(table, "x", name="b", noise=0.5).to_dict() == {0: 30, 1: 40}
+    assert by_seed(table, "x", name="b", noise=0.9).empty
+    found = differences(table, "x", "a")
+    assert list(found.index) == ["b", "c"]
+    assert found["b"].mean == pytest.approx(25)
+    assert (found["c"].n, found["c"].verdict) == (1, "undecided")
+    shown = spread(table.assign(y=np.nan), {"x": "shown", "y": "nothing"}, digits=1)
+    # Standard deviations by hand: 20 and 10 points apart, over the square root of two.
+    assert shown["shown"].tolist() == ["60.0 ± 14.1", "35.0 ± 7.1", "10.0"]
+    assert shown["n"].tolist() == [2, 2, 1]
+    assert set(shown["nothing"]) == {"-"}
+
+
+def test_claims_are_told_by_a_word_of_what_or_where():
+    undecided = judged("k = 5 is above", "Figure 6", Difference(0.5, 1.0, 3, 0.4), "digits", "")
+    table = pd.DataFrame([undecided, judged("other", "Table 1", Difference(2, 1, 3, 0.4), "x", "")])
+    line = "undecided: k = 5 is above; +0.50 ± 1.00 points, n = 3; digits; about {} seeds would decide"
+    assert told(table, "Figure 6") == told(table, "k = 5") == line.format(undecided.seeds)
+    assert told(table, "Table 1") == "holds: other; +2.00 ± 1.00 points, n = 3; x"
+    assert told(table, "Table 2") == ""
+
+
+def test_a_notebook_says_that_claims_are_read(capsys, tmp_path):
+    show_claims("Table 2")
+    assert capsys.readouterr().out.startswith("read, not run: claims.csv\n")
+    table = pd.DataFrame({"x": [1]})
+    save_tables(None, {"a": table})
+    save_tables(tmp_path / "new", {"a": table})
+    assert pd.read_csv(tmp_path / "new" / "a.csv").equals(table)
+
+
+def test_above_chance_is_five_standard_errors():
+    error = (0.1 * 0.9 / 100) ** 0.5
+    assert above_chance(0.1 + 5.01 * error, 10, 100)
+    assert not above_chance(0.1 + 4.99 * error, 10, 100)
 
 
 def test_one_seed_decides_nothing():

@@ -1,11 +1,12 @@
 """Separation of classes against a loop, and maps of a real student."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from emlc_lib import make_config, run
 from emlc_lib.data.datasets import load_dataset
-from emlc_lib.experiments.embedding_maps import START, map_embeddings, separation
+from emlc_lib.experiments.embedding_maps import START, captions, map_embeddings, separation
 
 
 def silhouette_by_loop(points, labels):
@@ -62,3 +63,12 @@ def test_a_map_of_a_student(tmp_path):
     assert row["knn"] > 0.5
     again, _ = map_embeddings([("student", finished)], images, n=120)
     assert points.equals(again)
+
+
+def test_captions_name_the_accuracy_where_there_is_one():
+    rows = [("start", 0.0123, 0.5, np.nan), ("MLC", -0.01, 0.604, 0.55), ("MLC", 1, 1, 1)]
+    numbers = pd.DataFrame(rows, columns=["name", "silhouette", "knn", "test_accuracy"])
+    assert captions(numbers) == {
+        "start": "silhouette 0.012, 10-NN 50.0 %",
+        "MLC": "silhouette -0.010, 10-NN 60.4 %, test 55.0 %",
+    }

@@ -1,11 +1,13 @@
 """The comparison of meta-gradients, where theory says what must come out."""
 
+import math
+
 import pytest
 import torch
 
 from emlc_lib import make_config, prepare
 from emlc_lib.data.batches import Batches
-from emlc_lib.experiments.gradient_errors import _Observed, gradient_errors
+from emlc_lib.experiments.gradient_errors import _Observed, gradient_errors, gradient_means
 from emlc_lib.methods.emlc import EMLC
 from emlc_lib.training.start import initial_networks
 
@@ -17,13 +19,9 @@ def errors(**changes):
     return gradient_errors(config, prepare(config), updates=2, epochs=1, show=False)
 
 
-def means(table):
-    return table.groupby("kind")[["cosine", "relative_error", "scale"]].mean()
-
-
 def test_without_momentum_and_with_small_steps_the_papers_weights_are_exact():
     """H_ww only enters with eta: at 1e-4 its part is below 1 %, and the networks compute in float32."""
-    mean = means(errors(k=3, lr=1e-4, momentum=0.0))
+    mean = gradient_means(errors(k=3, lr=1e-4, momentum=0.0))
     assert mean["relative_error"]["paper"] < 0.01
     assert mean["relative_error"]["momentum-aware"] == pytest.approx(mean["relative_error"]["paper"], abs=1e-6)
 
@@ -33,7 +31,7 @@ def test_with_momentum_and_small_steps_the_length_follows_from_the_weights():
 
     The steps' gradients point nearly the same way here, so lengths are about 3 to 5.61: 0.53.
     """
-    mean = means(errors(k=3, lr=1e-4, momentum=0.9))
+    mean = gradient_means(errors(k=3, lr=1e-4, momentum=0.9))
     assert mean["relative_error"]["momentum-aware"] < 0.01
     assert mean["scale"]["momentum-aware"] == pytest.approx(1, abs=0.01)
     assert mean["scale"]["paper"] == pytest.approx(3 / (1 + 1.9 + 2.71), abs=0.1)
@@ -46,8 +44,9 @@ def test_the_released_gradient_is_the_reversed_one_over_k():
         reversed_, released = table.loc[(step, "reversed")], table.loc[(step, "released")]
         assert released["scale"] == pytest.approx(reversed_["scale"] / 3, rel=1e-5)  # float32
         assert released["cosine"] == pytest.approx(reversed_["cosine"], abs=1e-5)
-    mean = table.groupby("kind")["cosine"].mean()
-    assert mean["reversed"] < mean["paper"]
+    mean = gradient_means(table.reset_index())
+    assert mean["cosine"]["reversed"] < mean["cosine"]["paper"]
+    assert mean["degrees"]["reversed"] == pytest.approx(math.degrees(math.acos(mean["cosine"]["reversed"])))
 
 
 def test_looking_does_not_change_the_training():

@@ -1,11 +1,20 @@
 """Rankings of suspicion, their measures, and out-of-fold probabilities."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from emlc_lib import make_config, prepare
-from emlc_lib.experiments.label_errors import flagged_quality, out_of_fold, ranking_quality, suspicions
+from emlc_lib.experiments.label_errors import (
+    by_gate,
+    correction_quality,
+    flagged_quality,
+    gaps,
+    out_of_fold,
+    ranking_quality,
+    suspicions,
+)
 from emlc_lib.training.evaluation import predict
 from emlc_lib.training.trainer import train
 
@@ -35,6 +44,25 @@ class TestQuality:
     def test_flagged(self):
         quality = flagged_quality(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 1]))
         assert quality == {"flagged": 0.75, "flagged_precision": 1 / 3, "flagged_recall": 0.5}
+
+    def test_corrections_of_four_labels(self):
+        """Of two wrong labels one is repaired, of two right ones one spoilt; the suspicion is right about both."""
+        given, true = np.array(list("abcd")), np.array(list("abdc"))
+        found = correction_quality(given, np.array(list("acdd")), true, np.array([0, 1, 2, 3]))
+        assert found == {"right before": 0.5, "right after": 0.5, "repaired": 0.5, "spoilt": 0.5, "AUC": 1.0}
+
+    def test_bands_of_the_gate(self):
+        gate = np.array([0.0, 0.1, 0.6, 1.0, 0.95])
+        table = by_gate(gate, changed=np.array([True, False, True, False, False]))
+        assert table["samples"].tolist() == [2, 1, 2]
+        assert table["gate"].tolist() == pytest.approx([0.05, 0.6, 0.975])
+        assert table["changed"].tolist() == [0.5, 1, 0]
+
+    def test_gaps_are_paired_by_seed_within_a_set_of_labels(self):
+        rows = [("x", "a", 0, 0.5), ("x", "b", 0, 0.4), ("x", "a", 1, 0.7), ("x", "b", 1, 0.5), ("y", "a", 0, 0.1)]
+        table = pd.DataFrame(rows, columns=["labels", "what", "seed", "auc"])
+        found = gaps(table, "auc", "a", "b")
+        assert (found["x"].mean, found["x"].n, found["y"].n) == (pytest.approx(15), 2, 0)
 
     def test_nothing_flagged(self):
         quality = flagged_quality(np.zeros(2, bool), np.array([True, False]))

@@ -55,6 +55,20 @@ class TestEveryNotebook:
         assert sum(line.startswith("# ") for line in lines) == 1
         assert "#" not in lines
 
+    def test_begins_with_what_it_takes_and_ends_with_what_it_says(self, path):
+        first, *_, last = (c.source for c in cells(path, "markdown"))
+        assert re.search(r"\*[Tt]akes\*", first)
+        assert re.search(r"\*[Nn]eeds\*", first)
+        assert "**What this says.**" in last
+        assert "## References" in last
+
+    def test_what_is_read_is_not_shown_as_run(self, path):
+        """A cell that reads committed results says so in what it prints, or one before it has."""
+        reads = [c for c in cells(path) if re.search(r"= .*committed_table\(|show_claims\(", c.source)]
+        said = [c for c in cells(path) if any("read, not run" in o.get("text", "") for o in c.outputs)]
+        assert bool(reads) <= bool(said)
+        assert not [c for c in cells(path) if "show_claims(" in c.source and c not in said]
+
     def test_names_no_path_of_a_machine(self, path):
         text = path.read_text()
         assert not re.search(r"/(home|root|work|tmp|Users)/", text)

@@ -240,7 +240,7 @@ class TestFiles:
 
     def test_the_command_names_what_differs_from_the_defaults(self):
         text = command(make_pretrain_config(**TINY, lr=0.1))
-        assert text.startswith("papermill notebooks/00_pretrain_simclr.ipynb out.ipynb -p dataset digits")
+        assert text.startswith("papermill notebooks/04_pretrain_simclr.ipynb out.ipynb -p dataset digits")
         options = json.loads(text.split("-y '")[1].rstrip("'"))["options"]
         assert options == {"batch_size": 64, "precision": "float32", "lr": 0.1}
 

@@ -164,7 +164,7 @@ class TestWeights:
 
         monkeypatch.setattr(simclr, "_step", stopping)
         usual = make_pretrain_config(dataset="digits", device="cpu")
-        with pytest.raises(KeyboardInterrupt):  # as notebook 00 does ...
+        with pytest.raises(KeyboardInterrupt):  # as notebook 04 does ...
             obtain(usual, load_dataset("digits"), show=False)
         assert len(list(root.rglob(CHECKPOINT))) == 1
         steps = []
@@ -238,7 +238,7 @@ class TestWeights:
 def test_the_notebook_makes_the_very_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("EMLC_DATA", str(tmp_path / "data"))
     assert config().awaits_weights
-    execute(tmp_path, "00_pretrain_simclr", dataset="digits", model="small_cnn", runs=None)
+    execute(tmp_path, "04_pretrain_simclr", dataset="digits", model="small_cnn", runs=None)
     there = {path.name for path in (tmp_path / "data" / "weights").iterdir() if path.is_file()}
     assert there == {f"{NAME}.safetensors", f"{NAME}.json", f"{NAME}.lock"}
     assert not config().awaits_weights

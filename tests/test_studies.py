@@ -13,6 +13,7 @@ from emlc_lib.experiments.studies import (
     ARCHITECTURE,
     CORRECTORS,
     FIDELITY,
+    clean_losses,
     curve_table,
     look_ahead,
     run_study,
@@ -102,6 +103,7 @@ def test_differences_are_paired_by_seed():
     assert result.loc["better", "std"] == pytest.approx(np.std([63, 52, 71], ddof=1), abs=0.005)
     assert result.loc["base", ["difference", "±"]].tolist() == [0, 0]
     assert result["n"].tolist() == [3, 3, 1]
+    assert result["verdict"].tolist() == ["baseline", "undecided", "undecided"]
     assert result.loc["few", "difference"] == pytest.approx(-10)
     assert np.isnan(result.loc["few", "±"])
     assert result.loc["few", "pairs"] == 1
@@ -137,3 +139,11 @@ def test_a_window_is_never_shorter_than_the_look_ahead():
     table = curve_table([("a", fake_run(40, 20, meta_loss=loss))], points=40)
     assert table["step"].tolist() == [20, 40]
     assert table["meta_loss"].tolist() == [1.0, 1.0]
+
+
+def test_clean_losses_are_means_of_the_first_window_and_of_two_fifths():
+    steps = np.arange(1, 11)
+    curves = pd.DataFrame({"name": "a", "seed": 0, "step": steps, "meta_loss": [7.0, 1, 2, 2, 2, 2, 2, 2, 3, 5]})
+    without = curves.assign(name="b", meta_loss=np.nan)
+    (row,) = clean_losses(pd.concat([curves, without])).to_dict("records")
+    assert row == {"name": "a", "seed": 0, "first window": 7, "first fifth": 4, "last fifth": 4}

@@ -10,7 +10,7 @@ from emlc_lib import ConfigError, find_runs, make_config, run
 from emlc_lib.commands import main
 from emlc_lib.experiments.notebook import committed_table, describe
 from emlc_lib.experiments.sweep import grid, product, sweep
-from emlc_lib.experiments.tables import accuracy_table, caption, compare, run_table
+from emlc_lib.experiments.tables import accuracy_table, caption, compare, gap_to_best, run_table
 
 FAST = {"dataset": "digits", "preset": "smoke", "epochs": 1}
 
@@ -106,6 +106,8 @@ def test_the_comparison_pairs_seeds_and_takes_the_better_k():
     # Differences 0, 1, -2: nothing to be seen.
     assert most["verdict cross_entropy"] == "undecided"
     assert most["minus clean_only"] == -32.0
+    assert gap_to_best(table, k=5).to_dict() == {"symmetric 0.5": -1.0}
+    assert gap_to_best(table, k=1)["symmetric 0.9"] == -32.0
 
 
 def test_two_standard_errors_of_three_seeds_are_not_clear():

@@ -47,7 +47,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         start: the first weights of the feature extractors. ``random``; ``pretrain``: SimCLR on the images of both
             sets, without labels; ``shipped``: SimCLR weights of the narrow ResNet that come with this package;
             ``published``: torchvision's, downloaded on first use; or the path of a safetensors file that
-            ``00_pretrain_simclr`` wrote. ``auto`` is ``published`` for torchvision's models, else ``random``.
+            ``04_pretrain_simclr`` wrote. ``auto`` is ``published`` for torchvision's models, else ``random``.
         image_size: side in pixels to which all images are resized; None keeps the size of arrays, and takes 32 for
             files (224 with torchvision's models).
         classes: all labels that may occur, strings or integers; None takes those of the noisy set.

@@ -53,7 +53,7 @@ def check_backbone(model: str, start: str) -> None:
         return
     if not file.is_file():
         cure = (
-            "; make them with notebooks/00_pretrain_simclr.ipynb and name the file" if start == "shipped" else ""
+            "; make them with notebooks/04_pretrain_simclr.ipynb and name the file" if start == "shipped" else ""
         )
         what = f"no SimCLR weights of {model} come with this package" if cure else f"{file} is not a file"
         raise ConfigError(f"start: {what}{cure}")

@@ -1,4 +1,4 @@
-"""The paper's claims, judged by the committed tables: ``figures/claims.csv`` and what ``09_fidelity`` shows.
+"""The paper's claims, judged by the committed tables: ``figures/claims.csv`` and what ``13_claims`` shows.
 
 A claim holds or fails where the 95 % interval of a difference paired by seed leaves out 0
 (:mod:`emlc_lib.experiments.statistics`), else it is undecided. That is at the scale of the table: ``quick`` and
@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..methods import METHODS
-from .statistics import Claim, judged, paired
+from .statistics import Claim, by_seed, judged, paired
+from .studies import clean_losses
 from .tables import TABLE_1, TABLE_1_COLUMNS
 
 # Published accuracies (%) of methods that use no clean labels at all, on CIFAR-10 and CIFAR-100 with 80 and 90 %
@@ -36,10 +37,7 @@ class Tables:
 
     def of(self, table: str, column: str, /, **where) -> pd.Series:
         """A column in percent by seed, of the rows with these values."""
-        rows = self(table)
-        for key, value in where.items():
-            rows = rows[rows[key] == value]
-        return 100 * rows.set_index("seed")[column]
+        return by_seed(self(table), column, **where)
 
     def accuracy(self, name: str, method: str, kind: str, noise: float, k: int = 1) -> pd.Series:
         """Test accuracy in percent by seed, of what does not see the noise whatever it was run at."""
@@ -79,8 +77,7 @@ def _recovery(t: Tables) -> Iterator[Claim]:
             f"EMLC's classes separate better than MLC's ({words})", "Figure 4", paired(*pair), scale, maps
         )
     curves = "correctors_quick_cifar10_curves"
-    table = t(curves)
-    last = table[table["step"] > 0.8 * table["step"].max()].groupby(["name", "seed"])["meta_loss"].mean()
+    last = clean_losses(t(curves)).set_index(["name", "seed"])["last fifth"]
     for ours, other in (("EMLC, k = 1", "MLC"), ("EMLC, k = 5", "MLC"), ("EMLC, k = 1", "EMLC, k = 5")):
         yield judged(
             f"{ours}: lower clean loss than {other} in the last fifth of the steps", "Figure 5, section 4.3",

@@ -82,3 +82,17 @@ def map_embeddings(
             | in_map
         )
     return pd.concat(points, ignore_index=True), pd.DataFrame(numbers).round(4)
+
+
+def captions(numbers: pd.DataFrame) -> dict[str, str]:
+    """What stands below each map, by name: the separation and test accuracy of its first row.
+
+    Args:
+        numbers: those of :func:`map_embeddings`.
+    """
+    first = numbers.groupby("name", sort=False).first()
+    return {
+        row.Index: f"silhouette {row.silhouette:.3f}, 10-NN {100 * row.knn:.1f} %"
+        + ("" if pd.isna(row.test_accuracy) else f", test {100 * row.test_accuracy:.1f} %")
+        for row in first.itertuples()
+    }

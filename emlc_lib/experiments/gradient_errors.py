@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -114,3 +115,10 @@ def gradient_errors(
     for t in progress(range(total), total=total, desc="meta-gradients", show=show):
         method.step(t)
     return pd.DataFrame(method.rows)
+
+
+def gradient_means(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`gradient_errors` by kind, in means over updates and seeds; ``degrees`` is the mean cosine's angle."""
+    means = table.groupby("kind", sort=False)[["cosine", "relative_error", "scale"]].mean()
+    means.insert(1, "degrees", np.rad2deg(np.arccos(means["cosine"].clip(-1, 1))))
+    return means

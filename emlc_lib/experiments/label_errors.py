@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
@@ -19,6 +20,7 @@ from ..training.config import Config
 from ..training.correction import soft_labels
 from ..training.evaluation import predict
 from ..training.trainer import train
+from .statistics import by_seed, paired
 
 
 def ranking_quality(suspicion: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
@@ -59,6 +61,48 @@ def flagged_quality(flagged: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
         "flagged_precision": precision,
         "flagged_recall": float(flagged[wrong].mean()),
     }
+
+
+def correction_quality(
+    given: np.ndarray, corrected: np.ndarray, true: np.ndarray, suspicion: np.ndarray
+) -> dict[str, float]:
+    """How corrected labels, and a score of suspicion of the given ones, agree with the true labels; all (n,).
+
+    Returns:
+        ``right before`` and ``right after``, shares of all labels; ``repaired``, the share of the wrong ones whose
+        corrected label is the true one; ``spoilt``, the share of the right ones that were changed; ``AUC`` of the
+        suspicion (:func:`ranking_quality`).
+
+    Raises:
+        ValueError: all given labels are right, or all are wrong.
+    """
+    given, corrected, true = (np.asarray(labels) for labels in (given, corrected, true))
+    wrong, right_now = given != true, corrected == true
+    return {
+        "right before": float((~wrong).mean()),
+        "right after": float(right_now.mean()),
+        "repaired": float(right_now[wrong].mean()),
+        "spoilt": float((~right_now)[~wrong].mean()),
+        "AUC": ranking_quality(suspicion, wrong)["auc"],
+    }
+
+
+def by_gate(gate: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:
+    """Samples in each band of the gate, their mean gate, and the means of further columns, all (n,)."""
+    bands = pd.cut(np.asarray(gate), [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], include_lowest=True, precision=1)
+    grouped = pd.DataFrame({"gate": gate, **columns}).groupby(bands, observed=True)
+    return pd.concat([grouped.size().rename("samples"), grouped.mean()], axis=1)
+
+
+def gaps(table: pd.DataFrame, column: str, what: str, other: str) -> pd.Series:
+    """A column of ``what`` minus that of ``other``, in points, paired by seed: a Difference by set of labels.
+
+    Args:
+        table: that of ``benchmarks.label_errors``.
+    """
+    groups = table.groupby("labels", sort=False)
+    found = {key: paired(*(by_seed(part, column, what=name) for name in (what, other))) for key, part in groups}
+    return pd.Series(found, dtype=object)
 
 
 def class_probabilities(model: Classifier, data: ExperimentData) -> np.ndarray:

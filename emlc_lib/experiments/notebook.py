@@ -1,8 +1,9 @@
-"""What the notebooks share: checked parameters, an announcement of the run, saved figures."""
+"""What the notebooks share: checked parameters, an announcement of the run, saved figures, committed tables."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,6 +18,8 @@ from ..runtime.places import REPOSITORY
 from ..runtime.provenance import provenance
 from ..training.config import Config
 from .runs import is_finished
+from .statistics import told
+from .tables import caption
 
 
 def check_parameters() -> None:
@@ -96,6 +99,32 @@ def committed_table(name: str) -> pd.DataFrame:
             except ValueError as error:  # as are pandas' own and Unicode's
                 raise ValueError(f"{path} is not a readable table ({str(error).strip()})") from error
     raise FileNotFoundError(f"{name} is neither a file nor a table in the repository's figures/")
+
+
+def origin(name: str, table: pd.DataFrame) -> str:
+    """Whether runs were read or made here, and what they are: the line with which a notebook shows a table.
+
+    Args:
+        name: of the committed table; empty if the notebook made it.
+        table: :func:`emlc_lib.experiments.tables.run_table`, whole or with further columns.
+    """
+    how = f"read, not run: {name}" if name else "run here, or read back where finished before"
+    minutes = table["seconds"].sum() / 60
+    return f"{how}; {len(table)} runs of {minutes:.0f} minutes in all: {caption(table)}"
+
+
+def show_claims(*words: str) -> None:
+    """Prints the committed claims with one of the words (:func:`emlc_lib.experiments.statistics.told`)."""
+    print("read, not run: claims.csv\n" + told(committed_table("claims.csv"), *words))
+
+
+def save_tables(folder: str | Path | None, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Writes each table as ``folder``/NAME.csv, if a folder is given."""
+    if folder is None:
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(Path(folder) / f"{name}.csv", index=False)
 
 
 def _assigned(source: str) -> list[str]:

@@ -206,7 +206,7 @@ def command(config: PretrainConfig) -> str:
     shown = {"dataset": config.dataset, "model": config.model, "seed": config.seed, "epochs": config.epochs}
     usual = make_pretrain_config(**shown)
     changed = {n: v for n, v in comparable(config).items() if v != getattr(usual, n)}
-    text = ["papermill notebooks/00_pretrain_simclr.ipynb out.ipynb"]
+    text = ["papermill notebooks/04_pretrain_simclr.ipynb out.ipynb"]
     text += [f"-p {name} {value}" for name, value in shown.items()] + ["-p retrain True"]
     if changed:
         text.append(f"-y '{json.dumps({'options': changed})}'")

@@ -1,7 +1,8 @@
-"""Differences between runs, paired by seed, with their 95 % confidence interval (Student's t), and claims."""
+"""Means over seeds, differences paired by seed with their 95 % confidence interval (Student's t), and claims."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -60,6 +61,53 @@ def paired(a: pd.Series, b: pd.Series) -> Difference:
     return Difference(float(difference.mean()), _half(std, n), n, std)
 
 
+def by_seed(table: pd.DataFrame, column: str, /, **where: object) -> pd.Series:
+    """A column in percent, indexed by seed, of the rows that have these values."""
+    for name, value in where.items():
+        table = table[table[name] == value]
+    return 100 * table.set_index("seed")[column]
+
+
+def differences(table: pd.DataFrame, column: str, name: str, *, factor: float = 100) -> pd.Series:
+    """A column of ``name`` minus that of each other name, paired by seed: :class:`Difference` by the other's name.
+
+    Args:
+        table: with ``name`` and ``seed``, one row of both.
+        factor: from the column's unit to that of the differences; 100 for points of what is in [0, 1].
+    """
+    values = factor * table.set_index(["name", "seed"])[column]
+    others = [other for other in dict.fromkeys(table["name"]) if other != name]
+    return pd.Series({other: paired(values[name], values[other]) for other in others}, dtype=object)
+
+
+def spread(
+    table: pd.DataFrame, columns: Mapping[str, str], by: str = "name", *, factor: float = 100, digits: int = 2
+) -> pd.DataFrame:
+    """Means and, of several seeds, standard deviations (n - 1) as text, a row per value of ``by``, and ``n``.
+
+    Args:
+        columns: what is shown, with the name to show it under. factor: from its unit; 100 for percent.
+    """
+    grouped = table.groupby(by, sort=False)
+    result = {"n": grouped.size()}
+    for column, shown in columns.items():
+        mean, std = factor * grouped[column].mean(), factor * grouped[column].std()
+        result[shown] = [_mean_and_std(m, s, digits) for m, s in zip(mean, std, strict=True)]
+    return pd.DataFrame(result)
+
+
+def above_chance(accuracy: float, classes: int, n: int) -> bool:
+    """Whether an accuracy on n images is more than five standard errors above that of guessing a class."""
+    chance = 1 / classes
+    return accuracy > chance + 5 * (chance * (1 - chance) / n) ** 0.5
+
+
+def _mean_and_std(mean: float, std: float, digits: int) -> str:
+    if pd.isna(mean):
+        return "-"
+    return f"{mean:.{digits}f}" + ("" if pd.isna(std) else f" ± {std:.{digits}f}")
+
+
 def _half(std: float, n: int) -> float:
     if n < 2:
         return float("nan")
@@ -107,8 +155,16 @@ def judged(
 
 
 def told(table: pd.DataFrame, *words: str) -> str:
-    """The claims of :func:`claims` that have one of the words in ``claim`` or ``where``, a line each."""
+    """The claims that have one of the words in ``claim`` or ``where``, a line each.
+
+    Args:
+        table: :func:`emlc_lib.experiments.claims.claims`, as it is or read from its file.
+    """
     text = table["claim"] + " " + table["where"]
-    rows = table[[any(word in line for word in words) for line in text]]
-    lines = [f"{row.verdict}: {row.claim}; {row.statistic}; {row.scale}" for row in rows.itertuples()]
-    return "\n".join(lines)
+    return "\n".join(_line(row) for row in table[[any(w in line for w in words) for line in text]].itertuples())
+
+
+def _line(row) -> str:
+    parts = [f"{row.verdict}: {row.claim}", row.statistic, row.scale]
+    parts += [] if pd.isna(row.seeds) else [f"about {int(row.seeds)} seeds would decide"]
+    return "; ".join(part for part in parts if isinstance(part, str) and part)

@@ -1,4 +1,4 @@
-"""The comparisons of notebooks 04 to 09: named changes to a configuration, run and put into tables."""
+"""The comparisons of notebooks 05 to 09: named changes to a configuration, run and put into tables."""
 
 from __future__ import annotations
 
@@ -146,7 +146,8 @@ def summarise_study(table: pd.DataFrame, baseline: str | Mapping[str, str] | Non
     Args:
         table: :func:`study_table`.
         baseline: one name for all or, by name, each one's own; None leaves the differences out. ``±`` is half of
-            their 95 % interval, ``pairs`` the number of seeds that both have.
+            their 95 % interval, ``pairs`` the number of seeds that both have, ``verdict`` clear, undecided or,
+            of what it is compared with, baseline.
     """
     accuracy = 100 * table.set_index(["name", "seed"])["test_accuracy"].unstack("seed", sort=False)
     grouped = table.groupby("name", sort=False)
@@ -166,7 +167,9 @@ def summarise_study(table: pd.DataFrame, baseline: str | Mapping[str, str] | Non
             for name, other in zip(accuracy.index, own, strict=True)
         ]
         result["difference"], result["±"] = [d.mean for d in found], [d.half for d in found]
-        result["pairs"], result["verdict"] = [d.n for d in found], [d.verdict for d in found]
+        result["pairs"] = [d.n for d in found]
+        verdicts = zip(accuracy.index, own, found, strict=True)
+        result["verdict"] = ["baseline" if name == other else d.verdict for name, other, d in verdicts]
     return result.loc[list(dict.fromkeys(table["name"]))].round(2)
 
 
@@ -196,3 +199,23 @@ def curve_table(named: Sequence[tuple[str, Run]], points: int = 60) -> pd.DataFr
         means.insert(5, "epoch", (last / len(steps) * run.config.epochs).round(4))
         tables.append(means.round(5))
     return pd.concat(tables, ignore_index=True)
+
+
+def clean_losses(curves: pd.DataFrame) -> pd.DataFrame:
+    """The student's mean loss on clean batches, in nats, by run: in its first window and two fifths of its steps.
+
+    Args:
+        curves: :func:`curve_table`; what has no ``meta_loss`` is left out.
+
+    Returns:
+        Columns ``name``, ``seed``, ``first window``, ``first fifth``, ``last fifth``.
+    """
+    known, by = curves.dropna(subset="meta_loss"), ["name", "seed"]
+    first, end = known.groupby(by)["step"].transform("min"), curves["step"].max()
+    parts = {
+        "first window": known["step"] == first,
+        "first fifth": known["step"] <= 0.2 * end,
+        "last fifth": known["step"] > 0.8 * end,
+    }
+    means = {name: known[part].groupby(by, sort=False)["meta_loss"].mean() for name, part in parts.items()}
+    return pd.DataFrame(means).reset_index()

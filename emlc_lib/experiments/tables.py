@@ -189,6 +189,17 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
     return pd.DataFrame(rows).round(2)
 
 
+def gap_to_best(
+    table: pd.DataFrame, k: int, baselines: Sequence[str] = ("cross_entropy", "clean_only")
+) -> pd.Series:
+    """EMLC's mean test accuracy minus the best baseline's, in points, by noise setting; see :func:`compare`."""
+    emlc = table[(table["method"] == "emlc") & (table["k"] == k)]
+    others = table[table["method"].isin(baselines)]
+    compared = compare(pd.concat([emlc, others]), baselines)
+    gaps = compared[[f"minus {name}" for name in baselines]].min(axis=1)
+    return gaps.set_axis([noise_label(row.noise_type, row.noise) for row in compared.itertuples()])
+
+
 def noise_label(kind: str, rate: float, key: str = "") -> str:
     """E.g. ``symmetric 0.9``; human labels have their ``key`` in place of a rate, real noise has neither."""
     return f"{kind} {rate:g}" if kind in RATED else f"{kind} {key}".strip()

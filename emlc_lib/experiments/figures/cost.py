@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ...runtime.palette import BLUE, GREEN, GREY, ORANGE, PINK
+from ..costs import over_k
 from .style import style
 
 
@@ -67,8 +68,7 @@ def cost_growth(growth: pd.DataFrame) -> Figure:
     Args:
         growth: the CSV of ``benchmarks.step_cost --ks``; variants are named ``NAME k=K``.
     """
-    parts = growth["variant"].str.extract(r"^(?P<how>.*?),? ?k=(?P<k>\d+)$")
-    rows = growth.assign(how=parts["how"].str.strip(), k=parts["k"].astype(float)).dropna(subset="k")
+    rows = over_k(growth)
     looks = dict(zip(rows["how"].unique(), [(BLUE, "o"), (GREEN, "s"), (PINK, "^"), (ORANGE, "v")], strict=False))
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))

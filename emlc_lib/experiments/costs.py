@@ -1,0 +1,44 @@
+"""What the tables of ``benchmarks.step_cost`` and ``benchmarks.data_throughput`` say of time and memory."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def by_variant(cost: pd.DataFrame, column: str) -> pd.Series:
+    """A column of a table of costs by the name of what was measured."""
+    return cost.set_index(cost["variant"].str.strip())[column]
+
+
+def over_k(growth: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``benchmarks.step_cost --ks`` that have a k, with the columns ``how`` and ``k``."""
+    parts = growth["variant"].str.extract(r"^(?P<how>.*?),? ?k=(?P<k>\d+)$")
+    return growth.assign(how=parts["how"].str.strip(), k=parts["k"].astype(float)).dropna(subset="k")
+
+
+def memory_growth(growth: pd.DataFrame) -> pd.DataFrame:
+    """Peak memory in MiB at each k, by how the meta-gradient is computed, and the last as a multiple of the first.
+
+    Args:
+        growth: the table of ``benchmarks.step_cost --ks``.
+    """
+    memory = over_k(growth).pivot(index="how", columns="k", values="peak_MiB")
+    memory.columns = [f"k = {k:g}" for k in memory.columns]
+    return memory.astype(int).assign(factor=(memory.iloc[:, -1] / memory.iloc[:, 0]).round(1))
+
+
+def share_of_time(cost: pd.DataFrame, what: str, other: str) -> float:
+    """The time of one variant over that of another."""
+    seconds = by_variant(cost, "seconds")
+    return float(seconds[what] / seconds[other])
+
+
+def speedups(rates: pd.DataFrame) -> pd.DataFrame:
+    """How many times as many images a second whole batches make as images one by one, by pipeline and batch size.
+
+    Args:
+        rates: the table of ``benchmarks.data_throughput``.
+    """
+    speed = rates.pivot(index=["pipeline", "batch"], columns="how", values="images_per_second")
+    batched = speed.columns.str.startswith("batched")
+    return (speed.loc[:, batched].squeeze(axis=1) / speed.loc[:, ~batched].squeeze(axis=1)).unstack("batch")

@@ -1,0 +1,41 @@
+"""What is said of tables of time and memory, against numbers by hand."""
+
+import pandas as pd
+
+from emlc_lib.experiments.costs import by_variant, memory_growth, over_k, share_of_time, speedups
+
+GROWTH = pd.DataFrame(
+    {
+        "variant": ["plain SGD", "EMLC k=1", "EMLC, exact k=1", "EMLC k=20", "EMLC, exact k=20"],
+        "seconds": [1.0, 3.0, 6.0, 2.5, 5.0],
+        "peak_MiB": [90, 200, 300, 500, 330],
+    }
+)
+
+
+def test_variants_are_split_into_how_and_k():
+    rows = over_k(GROWTH)
+    assert list(zip(rows["how"], rows["k"], strict=True)) == [
+        ("EMLC", 1), ("EMLC, exact", 1), ("EMLC", 20), ("EMLC, exact", 20),
+    ]  # fmt: skip
+
+
+def test_memory_grows_from_the_first_k_to_the_last():
+    grown = memory_growth(GROWTH)
+    assert grown.loc["EMLC"].tolist() == [200, 500, 2.5]
+    assert grown.loc["EMLC, exact", "factor"] == 1.1
+
+
+def test_shares_of_time_are_of_seconds():
+    assert share_of_time(GROWTH, "EMLC k=1", "plain SGD") == 3
+    assert by_variant(GROWTH.assign(variant="  " + GROWTH["variant"]), "seconds")["EMLC k=20"] == 2.5
+
+
+def test_speedups_are_of_whole_batches():
+    rows = [
+        ("crop", how, batch, speed)
+        for batch in (64, 512)
+        for how, speed in (("one by one, x", 10), ("batched, y", batch))
+    ]
+    rates = pd.DataFrame(rows, columns=["pipeline", "how", "batch", "images_per_second"])
+    assert speedups(rates).loc["crop"].to_dict() == {64: 6.4, 512: 51.2}
