@@ -31,17 +31,18 @@ NOTEBOOKS: dict[str, dict[str, object]] = {
         "methods": ["emlc", "mlc", "mslc", "mwnet", "fasten", "cross_entropy", "clean_only"],
     },
     "09_fidelity": {**_DIGITS, "seeds": [0]},
-    "07_look_ahead": {**_DIGITS, "ks": [1, 2, 5], "seeds": [0]},
+    "07_look_ahead": {**_DIGITS, "noises": [0.9], "ks": [1, 2, 5], "seeds": [0]},
     "11_clothing1m": {"figures": "{out}/figures"},
     "01_meta_gradient": {"figures": "{out}/figures"},
     "10_your_data": {"out": "{out}/corrected.csv"},
     "06_tsne": _DIGITS,
     "02_teacher": _PLACES,
     "04_pretrain_simclr": {**_PLACES, "dataset": "digits"},
-    "05_label_recovery": _DIGITS,
+    "05_label_recovery": {**_DIGITS, "noises": [0.9]},
     "03_cifar": {**_PLACES, "dataset": "digits", "preset": "smoke"},
     "12_cost": {"figures": "{out}/figures"},
-    "13_claims": {},
+    "13_explore": {"runs": "{out}/runs", "figures": "{out}/figures"},
+    "14_claims": {},
 }  # fmt: skip
 
 

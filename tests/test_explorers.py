@@ -100,6 +100,13 @@ class TestRecord:
         # Lossy at the edges of plain squares, not inside them.
         assert np.abs(near[:, 8:24, 8:24].astype(int) - colour[:, 8:24, 8:24]).max() < 12
 
+    def test_a_file_of_another_kind_is_refused(self, tmp_path):
+        np.savez(tmp_path / "other.npz", images=np.zeros(3))
+        with pytest.raises(ConfigError, match=r"^record: .*other.npz is no recorded training; it has no classes"):
+            LabelRecord.load(tmp_path / "other.npz")
+        with pytest.raises(ConfigError, match=r"^record: nowhere.npz is neither a file nor one in"):
+            LabelRecord.load("nowhere.npz")
+
     def test_only_what_has_a_gate_is_recorded(self, digits):
         _, data = digits
         with pytest.raises(ConfigError, match=r"^method: labels are recorded of emlc, not of mlc$"):

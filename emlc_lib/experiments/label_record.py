@@ -15,9 +15,10 @@ from ..data.augment import normalise
 from ..data.batches import Batches
 from ..data.experiment_data import ExperimentData
 from ..methods.emlc import EMLC
-from ..runtime.checkpoint import write_atomically
+from ..runtime.checkpoint import read_npz, write_atomically
 from ..runtime.execution import at_own_precision
 from ..runtime.parameters import ConfigError
+from ..runtime.places import REPOSITORY
 from ..runtime.progress import progress
 from ..training.config import Config
 from ..training.correction import soft_labels
@@ -78,9 +79,18 @@ class LabelRecord:
 
     @classmethod
     def load(cls, path: str | Path) -> LabelRecord:
-        """Reads what :meth:`save` has written."""
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        """Reads what :meth:`save` has written: the file of that path, else the committed one in ``figures/``.
+
+        Raises:
+            ConfigError: there is neither, or it holds something else.
+        """
+        places = (Path(path), REPOSITORY / "figures" / path)
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise ConfigError(f"record: {path} is neither a file nor one in the repository's figures/")
+        arrays = read_npz(found, "record")
+        if missing := {"shape", *(field.name for field in fields(cls))} - arrays.keys():
+            raise ConfigError(f"record: {found} is no recorded training; it has no {', '.join(sorted(missing))}")
         shape = tuple(arrays.pop("shape"))
         strip = Image.open(io.BytesIO(arrays["images"].tobytes()))
         arrays["images"] = np.asarray(strip.convert("L" if len(shape) == 3 else "RGB")).reshape(shape)
