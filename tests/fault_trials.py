@@ -100,7 +100,7 @@ def at_write(number: int, moment: str, act):
             act()
 
     def plan():
-        checkpoint.save_file, checkpoint.os.replace = saving, replacing
+        checkpoint.save_file, os.replace = saving, replacing
 
     return plan
 

@@ -76,10 +76,10 @@ PARAMETERS = [
     refuse("clean batch", r"clean_batch_size: 101 is more than n_clean 100", lambda: config(clean_batch_size=101)),
     refuse("n_clean 0", r"n_clean: .*greater than 0", lambda: config(n_clean=0)),
     refuse("n_clean of no use", r"n_clean: .*give a number", lambda: config(n_clean="all")),
-    refuse("n_clean odd", r"n_clean: 105 is not a multiple of the 10", lambda: prepared(n_clean=105), ValueError),
-    refuse("n_clean large", r"n_clean: class 8 has only 131", lambda: prepared(n_clean=1340), ValueError),
-    refuse("n_noisy large", r"n_noisy: 1300 is more than the 1247", lambda: prepared(n_noisy=1300), ValueError),
-    refuse("batch large", r"batch_size: 1248 is more", lambda: prepared(batch_size=1248), ValueError),
+    refuse("n_clean odd", r"n_clean: 105 is not a multiple of the 10", lambda: prepared(n_clean=105)),
+    refuse("n_clean large", r"n_clean: class 8 has only 131", lambda: prepared(n_clean=1340)),
+    refuse("n_noisy large", r"n_noisy: 1300 is more than the 1247", lambda: prepared(n_noisy=1300)),
+    refuse("batch large", r"batch_size: 1248 is more", lambda: prepared(batch_size=1248)),
     refuse("human labels: none", r"human_labels: .*\.npz", human),
     refuse("human labels: empty", r"human_labels: .*\.npz", lambda: human(human_labels="")),
     refuse("human labels: data", r"noise_type: human .*cifar10", lambda: human(dataset="digits")),
@@ -120,7 +120,7 @@ PARAMETERS = [
     refuse("equal", r"equal: 'steps' is not one of batches, updates",
            lambda: look_ahead([1], ["paper"], equal="steps")),
     refuse("jobs", r"jobs: must be None or a positive integer", lambda: sweep(runs(), jobs=0)),
-    refuse("folds", r"folds: must be at least 2", lambda: out_of_fold(None, None, folds=1), ValueError),
+    refuse("folds", r"folds: must be at least 2", lambda: out_of_fold(None, None, folds=1)),
 ]  # fmt: skip
 
 
@@ -265,7 +265,7 @@ ESTIMATOR = [
     param("options", "must be None or a dictionary", {3: 1}),
     param("options", "splits is set by the estimator, or says nothing of images", {"splits": "released"}),
     param("options", "noise_type is set by the estimator, or says nothing of", {"noise_type": "asymmetric"}),
-    param("checkpoint", "must be None or a folder", 3),
+    param("checkpoint", "must be a path", 3),
     fit("option unknown", r"wieght_decay: unknown parameter; did you mean 'weight_decay'", error=ConfigError,
         options={"wieght_decay": 0.1}),
     fit("option out of range", r"momentum: .*less than 1", error=ConfigError, options={"momentum": 1}),

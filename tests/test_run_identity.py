@@ -16,7 +16,7 @@ from emlc_lib.experiments.tables import accuracy_table, caption, compare, run_ta
 from emlc_lib.methods.emlc import EMLC
 from emlc_lib.networks.pretrain_config import make_pretrain_config
 from emlc_lib.networks.simclr import pretrain
-from emlc_lib.runtime.checkpoint import clear_temporaries
+from emlc_lib.runtime.files import clear_temporaries
 from emlc_lib.training.evaluation import evaluate
 from emlc_lib.training.trainer import CHECKPOINT, train
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..experiments.runs import run
+from ..runtime.files import as_folder
 from ..runtime.parallel import group, own_share
 from ..runtime.parameters import ConfigError
 from ..training.config import Config
 from ..training.presets import make_config
 from ..training.processes import check_processes
 from .configuration import PROCESSES, run_parameters
-from .parameters import Described, flat, given
+from .parameters import Described, PathOf, flat, given
 
 
 def _sections():
@@ -25,7 +25,9 @@ def _sections():
 
 @click.command(cls=Described, sections=_sections)
 @given
-@click.option("--runs", type=Path, metavar="DIR", help="The folder of runs.  [default: runs/ of the data root]")
+@click.option(
+    "--runs", type=PathOf(as_folder), metavar="DIR", help="Where runs are.  [default: runs/ of the data root]"
+)
 def command(parameters, runs):
     """Train one configuration, resume it if it was begun, or read it back if it is finished.
 

@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..runtime.parameters import Expected
+
 # Pillow releases the interpreter lock while it decodes and resizes, so threads are enough.
 THREADS = min(32, os.cpu_count() or 1)
 
 
-class InputError(ValueError):
+class InputError(Expected, ValueError):
     """Images or labels cannot be used. The message begins with the name of the parameter they were given by."""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..runtime.files import writable_folder
 from ..runtime.parameters import ConfigError
 from ..training.config import Config
 from ..training.presets import own_config
@@ -79,9 +79,8 @@ def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
     for name in ("flip", "verbose"):
         if not isinstance(params[name], bool | np.bool_):
             raise ConfigError(f"{name}: must be True or False (got {params[name]!r})")
-    folder = params["checkpoint"]
-    if folder is not None and (not isinstance(folder, str | Path) or Path(folder).is_file()):
-        raise ConfigError(f"checkpoint: must be None or a folder (got {folder!r})")
+    if params["checkpoint"] is not None:
+        writable_folder(params["checkpoint"], "checkpoint")
     same = ("start_steps", "seed", "lr", "teacher_lr", "k", "device", "autoaugment")
     given = {
         "epochs": 1 if params["epochs"] is None else params["epochs"],

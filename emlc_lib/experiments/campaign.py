@@ -25,9 +25,9 @@ from ..methods import METHODS
 from ..networks.pretrain_config import make_pretrain_config
 from ..networks.simclr import CHECKPOINT as PRETRAINING
 from ..networks.weights import start_weights_file
-from ..runtime.checkpoint import write_atomically, write_json
 from ..runtime.deadline import OutOfTime, alarm
 from ..runtime.execution import check_device
+from ..runtime.files import write_atomically, write_json
 from ..runtime.parameters import ConfigError
 from ..runtime.places import REPOSITORY, data_root, runs_root, weights_root
 from ..runtime.progress import duration, say

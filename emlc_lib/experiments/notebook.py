@@ -90,14 +90,14 @@ def committed_table(name: str) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is neither.
-        ValueError: it is no table.
+        ConfigError: it is no table.
     """
     for path in (Path(name), REPOSITORY / "figures" / name):
         if path.is_file():
             try:
                 return pd.read_csv(path)
             except ValueError as error:  # as are pandas' own and Unicode's
-                raise ValueError(f"{path} is not a readable table ({str(error).strip()})") from error
+                raise ConfigError(f"{path} is not a readable table ({str(error).strip()})") from error
     raise FileNotFoundError(f"{name} is neither a file nor a table in the repository's figures/")
 
 

@@ -17,7 +17,8 @@ from ..data.experiment_data import ExperimentData
 from ..data.prepare import prepare
 from ..methods import METHODS
 from ..networks.backbones import build_classifier
-from ..runtime.checkpoint import CheckpointError, load_weights, save_weights, write_atomically, write_json
+from ..runtime.checkpoint import CheckpointError, load_weights, save_weights
+from ..runtime.files import writable_folder, write_atomically, write_json
 from ..runtime.locks import alone
 from ..runtime.parallel import from_first, launch, one_of_each_machine_first, own_share
 from ..runtime.parameters import ConfigError
@@ -117,6 +118,7 @@ def run(
         from_first(lambda: check_writable() if config.awaits_weights else None)
         if processes == 1 or config.awaits_weights:
             data = data or _prepared(config)  # what it refuses leaves no folder behind and costs no pretraining
+        from_first(lambda: writable_folder(runs_root(root), "runs", make=True))
         _before_training(config, data, processes, show)
     folder = run_folder(config, root)  # only now is its name sure to be the real one
     if processes > 1 and not finished:
@@ -186,7 +188,7 @@ def state(config: Config, root: str | Path | None = None) -> str:
 
 def run_folder(config: Config, root: str | Path | None = None) -> Path:
     """Where a run's files are, or will be."""
-    root = Path(root or runs_root())
+    root = runs_root(root)
     first = root / config.first_name
     return first if first.is_dir() else root / config.name
 
@@ -215,7 +217,7 @@ def load_run(folder: Path) -> Run:
 
 def find_runs(root: str | Path | None = None, **wanted) -> list[Run]:
     """Every finished run whose configuration has the wanted values, e.g. ``find_runs(dataset="cifar10")``."""
-    folders = sorted(path.parent for path in Path(root or runs_root()).glob(f"*/{RESULT}"))
+    folders = sorted(path.parent for path in runs_root(root).glob(f"*/{RESULT}"))
     found = (load_run(folder) for folder in folders)
     return [r for r in found if all(getattr(r.config, name) == value for name, value in wanted.items())]
 

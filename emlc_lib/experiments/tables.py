@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..methods import METHODS
+from ..runtime.parameters import ConfigError
 from ..training.config import Config
 from .runs import Run
 from .statistics import paired
@@ -97,7 +98,7 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
         runs: finished runs, or the :func:`run_table` of some.
 
     Raises:
-        ValueError: two runs of the same setting and seed.
+        ConfigError: two runs of the same setting and seed.
     """
     table = runs if isinstance(runs, pd.DataFrame) else run_table(runs)
     if table.empty:
@@ -165,7 +166,7 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
             not see the noise; its runs serve every setting.
 
     Raises:
-        ValueError: two runs of the same method, k, noise and seed, which differ in something else.
+        ConfigError: two runs of the same method, k, noise and seed, which differ in something else.
 
     Returns:
         One row per noise setting: ``emlc`` (mean test accuracy, percent), ``k``, and per baseline ``minus``
@@ -224,7 +225,7 @@ def _one_run_a_seed(table: pd.DataFrame, setting: list[str]) -> None:
     twice = table[table.duplicated([*setting, "seed"])]
     if len(twice):
         what = ", ".join(f"{name} {twice.iloc[0][name]}" for name in [*setting, "seed"])
-        raise ValueError(f"runs: two of them are of {what}; choose runs that differ in their seed alone")
+        raise ConfigError(f"runs: two of them are of {what}; choose runs that differ in their seed alone")
 
 
 def _in_paper(method: str, k: int, column: tuple[str, str, float]) -> tuple[float, float | None] | None:

@@ -13,7 +13,11 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 
-class ConfigError(ValueError):
+class Expected(Exception):
+    """What a user can put right: commands show its message in one line, and of anything else the traceback."""
+
+
+class ConfigError(Expected, ValueError):
     """A parameter has a name or a value that is not allowed. The message names it and what is."""
 
 
@@ -74,5 +78,5 @@ def readable(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-class DataUnavailable(RuntimeError):
+class DataUnavailable(Expected, RuntimeError):
     """A data set, or a part of it, is not on this machine or is damaged. The message says what to do."""

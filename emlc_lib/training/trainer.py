@@ -17,9 +17,10 @@ from ..data.batches import Batches
 from ..data.experiment_data import ExperimentData
 from ..methods import METHODS
 from ..methods.base import LOSSES, Method
-from ..runtime.checkpoint import CheckpointWriter, clear_temporaries, read_own_checkpoint, restore
+from ..runtime.checkpoint import CheckpointWriter, read_own_checkpoint, restore
 from ..runtime.divergence import check_finite, smaller_rates, what_is_kept
 from ..runtime.execution import announce_compilation, at_own_precision, synchronise
+from ..runtime.files import clear_temporaries
 from ..runtime.loop import epochs
 from ..runtime.parallel import average_statistics, from_first, own_share
 from .config import Config
