@@ -57,7 +57,7 @@ COMMANDS = [
     refuse("out is the sheet", "--sheet: x.png is another argument's file already",
            "images --out x.png --sheet ./x.png"),
     refuse("out is a folder", "--out: images is a folder, not a file", "images --out images"),
-    refuse("out below a file", "--out: v.csv/x.csv cannot be written to .a file is in a", "images --out v.csv/x.csv"),
+    refuse("out below a file", "--out: v.csv/x.csv cannot be written to ", "images --out v.csv/x.csv"),
     refuse("save below a file", "--save: v.csv/x cannot be written to", "images --save v.csv/x"),
     refuse("out an image", "--out: images/left/0.png would be one of the images in images",
            "images --out images/left/0.png"),

@@ -96,7 +96,7 @@ def expected_seconds(dataset: str, model: str, device: str) -> float:
 def check_writable(folder: Path | None = None) -> None:
     """Raises a ConfigError if weights cannot be kept in the folder; None takes :func:`weights_root`."""
     try:
-        writable_folder(folder or weights_root(), "weights")
+        writable_folder(folder or weights_root(), "weights", make=True)
     except ConfigError as error:
         raise ConfigError(
             f"start: SimCLR weights must be pretrained first, but {error}; let EMLC_DATA name a folder that "
