@@ -102,7 +102,7 @@ PARAMETERS = [
     refuse("availability by name", "dataset: 'svhn' is not one of", lambda: is_available("svhn")),
     refuse("notebook: name", r"nosie: unknown parameter; did you mean 'noise'", lambda: notebook("nosie = 0.9")),
     refuse("notebook: options", r"options: must be a dictionary", lambda: notebook(options='{"lr": 0.1}')),
-    refuse("notebook: table", r"no.csv is neither a file nor a table", lambda: committed_table("no.csv"),
+    refuse("notebook: table", r"csv: no.csv is neither a file nor a table", lambda: committed_table("no.csv"),
            FileNotFoundError),
     refuse("seeds a string", r"seeds: must be a list .*'01'", lambda: runs(seeds="01")),
     refuse("seeds a number", r"seeds: must be a list .*\(got 0\)", lambda: run_study({"a": {}}, 0)),

@@ -31,6 +31,8 @@ def opened(path: Path, parameter: str) -> Iterator[Image.Image]:
         InputError: there is no such file, or it cannot be decoded.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")  # to open a pipe would wait for ever
         with Image.open(path) as image:
             yield image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

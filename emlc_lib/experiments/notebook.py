@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,9 +14,11 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from ..methods import METHODS
+from ..runtime.files import as_path
 from ..runtime.parameters import ConfigError, refuse_unknown
 from ..runtime.places import REPOSITORY
 from ..runtime.provenance import provenance
+from ..runtime.user_tables import read_table
 from ..training.config import Config
 from .runs import is_finished
 from .statistics import told
@@ -85,20 +88,23 @@ def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None
     plt.close(figure)  # or the kernel shows it once more
 
 
-def committed_table(name: str) -> pd.DataFrame:
+def committed_table(name: str, needed: Sequence[str] = (), parameter: str = "csv") -> pd.DataFrame:
     """Reads a CSV: the file of that path or, wherever the notebook runs, the committed one in ``figures/``.
+
+    Args:
+        needed: columns that it must have. parameter: the name's own, for messages.
 
     Raises:
         FileNotFoundError: there is neither.
-        ConfigError: it is no table.
+        ConfigError: it is no table, has no rows, or lacks a column.
     """
-    for path in (Path(name), REPOSITORY / "figures" / name):
+    for path in (as_path(name, parameter), REPOSITORY / "figures" / name):
         if path.is_file():
-            try:
-                return pd.read_csv(path)
-            except ValueError as error:  # as are pandas' own and Unicode's
-                raise ConfigError(f"{path} is not a readable table ({str(error).strip()})") from error
-    raise FileNotFoundError(f"{name} is neither a file nor a table in the repository's figures/")
+            table = read_table(path, parameter, needed)
+            if table.empty:
+                raise ConfigError(f"{parameter}: {path} has no rows")
+            return pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    raise FileNotFoundError(f"{parameter}: {name} is neither a file nor a table in the repository's figures/")
 
 
 def origin(name: str, table: pd.DataFrame) -> str:

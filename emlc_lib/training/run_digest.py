@@ -93,13 +93,16 @@ def _contents(config: Config) -> dict[str, str | None]:
 
 def _looked_at(config: Config) -> dict[str, Any]:
     """The values by name, without those that others switch off."""
-    unused: set[str] = set()
-    if config.noise_type in ("human", "real"):
-        unused.add("noise")
-    if config.noise_type != "asymmetric":
-        unused.add("asymmetric_map")
+    unused = _of_the_noise(config) if METHODS[config.method].sees_noise else set(NOISE)
     if config.schedule != "lr_step":
         unused |= {"lr_step_epoch", "lr_step_factor"}
     if config.spec.in_memory:
         unused.add("resized_copy")
     return {name: value for name, value in config.model_dump().items() if name not in unused}
+
+
+def _of_the_noise(config: Config) -> set[str]:
+    """Parameters of the noise that others switch off."""
+    unused = set() if config.noise_type == "human" else {"human_labels", "human_key"}
+    unused |= {"noise"} if config.noise_type in ("human", "real") else set()
+    return unused if config.noise_type == "asymmetric" else unused | {"asymmetric_map"}
