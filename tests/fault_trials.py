@@ -209,7 +209,7 @@ def damaged(root: Path, draw: random.Random, same) -> dict:
     rewrite(file, tensors, metadata | {"config": lacking})
     end, words = child(root / "older")
     others.append(end == "raised" and "differs in batch_size" in words and file.is_file())
-    rewrite(file, tensors, metadata | {"config": json.loads(json.dumps(CONFIG.first_identity))})
+    rewrite(file, tensors, metadata | {"config": json.loads(json.dumps(CONFIG.identities[-1]))})
     others.append(child(root / "older") == ("ended", "") and same("older"))
     others.append(older_result(root / "whole"))
     return {"cut": [8, sum(cut)], "flipped": [8, sum(flipped)], "older": [3, sum(others)]}

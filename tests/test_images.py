@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 from emlc_lib.estimator.images import InputError, read_folder
 from emlc_lib.estimator.sets import pair
 from emlc_lib.estimator.sources import as_images
+from emlc_lib.runtime.parameters import ConfigError
 
 
 def write(path, colour=(0, 0, 0), size=(6, 4), mode="RGB"):

@@ -23,6 +23,7 @@ from emlc_lib.estimator.folder import (
 )
 from emlc_lib.estimator.images import InputError, read_labels
 from emlc_lib.estimator.paging import page_through
+from emlc_lib.runtime.parameters import ConfigError
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "10_your_data.ipynb"
 

@@ -60,8 +60,7 @@ def grid(
         known = METHODS.get(method, METHODS["emlc"])  # make_config refuses what is unknown
         for k in ks if known.looks_ahead else [None]:
             config = make_config(method=method, k=k, seed=seed, **values)
-            # What does not see the noise is one run for every rate.
-            configs.setdefault(config.name if known.sees_noise else f"{seed}-{method}", config)
+            configs.setdefault(config.name, config)  # what does not see the noise is one run for all
     return list(configs.values())
 
 

@@ -107,7 +107,7 @@ def train(
     def read():
         if not checkpoint or not checkpoint.is_file():
             return None
-        return read_own_checkpoint(checkpoint, config.identity, share.world, older=config.first_identity)
+        return read_own_checkpoint(checkpoint, config.identity, share.world, older=config.identities[1:])
 
     saved = from_first(read)
     method = _build(config, batches, warm=saved is None, show=show, features=features)
