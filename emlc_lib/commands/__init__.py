@@ -89,5 +89,5 @@ def _tell_torchrun(error: Exception) -> None:
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
     get_error_handler().record_exception(error)
-    if os.environ["RANK"] != "0":
+    if os.environ.get("RANK", "0") != "0":
         sys.exit(2)

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from yaml import YAMLError, safe_load
 
 from ..runtime.files import as_path
-from ..runtime.parameters import ConfigError
+from ..runtime.parameters import ConfigError, check_options
 
 Rows = list[tuple[str, str]]
 NAMES = {int: "integer", float: "number", str: "text", bool: "True or False", types.NoneType: "None"}
@@ -72,12 +72,10 @@ def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with those among them that stand under ``options``, as notebooks have them.
 
     Raises:
-        ConfigError: ``options`` is no dictionary.
+        ConfigError: see :func:`emlc_lib.runtime.parameters.check_options`.
     """
-    options = parameters.get("options") or {}
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"options: must be a dictionary, as in -y '{{options: {{lr: 0.1}}}}' (got {options!r})")
-    return {name: value for name, value in parameters.items() if name != "options"} | dict(options)
+    others = {name: value for name, value in parameters.items() if name != "options"}
+    return check_options(others) | check_options(parameters.get("options"), others)
 
 
 class PathOf(click.ParamType):

@@ -60,7 +60,11 @@ def _shared(parameters: dict[str, Any]) -> Config:
     """The configuration of this and torchrun's other processes."""
     if "processes" in parameters:
         raise ConfigError("processes: torchrun has said how many; leave it out")
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ConfigError(f"{missing[0]}: is not in the environment; start with torchrun")
     config = make_config(**parameters)
-    world, local = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     check_processes(config, world, local=local)
     return config

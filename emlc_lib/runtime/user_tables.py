@@ -14,11 +14,13 @@ from .files import as_path
 from .parameters import ConfigError
 
 
-def read_table(file: str | Path, parameter: str, needed: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(
+    file: str | Path, parameter: str, needed: Sequence[str] = (), *, strip: bool = True
+) -> pd.DataFrame:
     """A CSV file as text; the index has the number of each row's line in the file, blank lines are left out.
 
-    Separators are commas, semicolons or tabs, whichever the first line has most of. Blanks around a cell, empty
-    cells at the end of a line and a byte order mark do not matter.
+    Separators are commas, semicolons or tabs, whichever the first line has most of. Empty cells at the end of
+    a line, a byte order mark and, with ``strip``, blanks around a cell do not matter.
 
     Args:
         parameter: the file's name, for messages.
@@ -31,8 +33,8 @@ def read_table(file: str | Path, parameter: str, needed: Sequence[str] = ()) -> 
     try:
         data = path.read_bytes()
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), skipinitialspace=True)
-        lines = _filled(rows)
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), skipinitialspace=strip)
+        lines = _filled(rows, strip)
     except (OSError, UnicodeError, csv.Error) as error:
         reason = "it is no UTF-8 text; save it as CSV UTF-8" if isinstance(error, UnicodeError) else error
         raise ConfigError(f"{parameter}: {path} cannot be read as CSV ({reason})") from None
@@ -67,9 +69,9 @@ def _separator(text: str) -> str:
     return max(",;\t", key=first.count)
 
 
-def _filled(rows) -> dict[int, list[str]]:
+def _filled(rows, strip: bool) -> dict[int, list[str]]:
     lines = {}
     for row in rows:
         if any(cells := [cell.strip() for cell in row]):
-            lines[rows.line_num] = cells
+            lines[rows.line_num] = cells if strip or not lines else row
     return lines
