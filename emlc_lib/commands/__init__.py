@@ -5,6 +5,7 @@ May import all rooms; none imports it.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _tell_torchrun(error)
         named = isinstance(error, OSError) and error.filename and error.strerror
         line = f"{error.filename}: {error.strerror}" if named else str(error)
+    gc.collect()  # progress bars of the frames that are gone end above the line, and not below it
     sys.stderr.write(f"{name}: error: {' '.join(line.split())}\n")
     sys.exit(2)
 

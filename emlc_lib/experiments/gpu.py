@@ -68,7 +68,7 @@ def execute(arguments: Sequence[str], program: str) -> int:
     work = commands.add_parser("work", help="do the pieces until none is left or the time is up")
     add = work.add_argument
     add("--minutes", type=_positive, default=9, help="time for all, from when the imports are done")
-    add("--out", type=Path, default=Path("build/gpu"), metavar="DIR", help="the folder for what comes back")
+    add("--out", type=str, default=Path("build/gpu"), metavar="DIR", help="the folder for what comes back")
     add("--seeds", type=_count, default=3, help="how many seeds each run is to have")
     add("--trial", action="store_true", help="the same queue on digits and the CPU")
     add("--piece-mb", type=_positive, help="bring back SimCLR weights, in pieces of so many MB")
@@ -78,9 +78,9 @@ def execute(arguments: Sequence[str], program: str) -> int:
         commands.add_parser("join", help="put pieces in DIR together"),
     ]
     for back in backs:
-        back.add_argument("folder", type=Path, metavar="DIR")
+        back.add_argument("folder", type=str, metavar="DIR")
     for command in (work, backs[0]):
-        command.add_argument("--figures", type=Path, default=REPOSITORY / "figures", help="the folder of tables")
+        command.add_argument("--figures", type=str, default=REPOSITORY / "figures", help="the folder of tables")
     args = parser.parse_args(arguments)
     args.given = arguments
     if args.what != "join":

@@ -52,8 +52,9 @@ def as_folder(value: object, parameter: str) -> Path:
         ConfigError: it is no path, or there is a file.
     """
     path = as_path(value, parameter)
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"{parameter}: {path} is a file, not a folder")
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise ConfigError(f"{parameter}: {there} is a file, not a folder")
     return path
 
 
