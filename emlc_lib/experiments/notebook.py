@@ -106,8 +106,8 @@ def announce(config: Config, root: str | Path | None = None) -> None:
 
 def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None) -> None:
     """Displays a figure and, if ``folder`` is given, saves it there as ``name``.png and .pdf."""
-    if folder is not None:
-        folder = Path(folder)
+    if folder not in (None, ""):
+        folder = as_path(folder, "figures")
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
         # Without a date the file depends on its contents alone.
