@@ -28,7 +28,7 @@ from emlc_lib.experiments.label_errors import (
     suspicions,
 )
 from emlc_lib.experiments.runs import run
-from emlc_lib.runtime.checkpoint import write_atomically
+from emlc_lib.runtime.files import write_atomically
 from emlc_lib.runtime.places import runs_root
 from emlc_lib.runtime.progress import progress
 from emlc_lib.runtime.provenance import provenance

@@ -31,8 +31,8 @@ from emlc_lib.data.experiment_data import on_device
 from emlc_lib.methods.baselines import CrossEntropy
 from emlc_lib.methods.emlc import EMLC
 from emlc_lib.networks.backbones import NarrowResNet, PooledResNet, Sum, convolution
-from emlc_lib.runtime.checkpoint import write_atomically
 from emlc_lib.runtime.execution import autocast
+from emlc_lib.runtime.files import write_atomically
 from emlc_lib.runtime.progress import progress
 from emlc_lib.runtime.provenance import provenance
 from emlc_lib.training.presets import make_config

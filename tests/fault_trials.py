@@ -100,7 +100,7 @@ def at_write(number: int, moment: str, act):
             act()
 
     def plan():
-        checkpoint.save_file, checkpoint.os.replace = saving, replacing
+        checkpoint.save_file, os.replace = saving, replacing
 
     return plan
 
@@ -209,7 +209,7 @@ def damaged(root: Path, draw: random.Random, same) -> dict:
     rewrite(file, tensors, metadata | {"config": lacking})
     end, words = child(root / "older")
     others.append(end == "raised" and "differs in batch_size" in words and file.is_file())
-    rewrite(file, tensors, metadata | {"config": json.loads(json.dumps(CONFIG.first_identity))})
+    rewrite(file, tensors, metadata | {"config": json.loads(json.dumps(CONFIG.identities[-1]))})
     others.append(child(root / "older") == ("ended", "") and same("older"))
     others.append(older_result(root / "whole"))
     return {"cut": [8, sum(cut)], "flipped": [8, sum(flipped)], "older": [3, sum(others)]}

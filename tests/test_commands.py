@@ -163,9 +163,13 @@ def test_a_mistake_is_one_line_and_status_2(line, message, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_expected_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr("emlc_lib.commands.run.run", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize("bug", [ZeroDivisionError, ValueError, KeyError])
+def test_what_is_not_expected_keeps_its_traceback(bug, monkeypatch):
+    def broken(*_, **__):
+        raise bug
+
+    monkeypatch.setattr("emlc_lib.commands.run.run", broken)
+    with pytest.raises(bug):
         main(["run", "-y", FAST])
 
 

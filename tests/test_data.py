@@ -4,6 +4,7 @@ Nothing here touches the network: what downloads is replaced by a stand-in.
 """
 
 import dataclasses
+import gzip
 import struct
 import urllib.error
 from pathlib import Path
@@ -183,8 +184,12 @@ def replaced(monkeypatch, cls):
 
 
 class TestFiles:
-    def test_fashion_mnist(self, fashion, tmp_path):
-        _, arrays = fashion
+    @pytest.mark.parametrize("packed_anew", [False, True])
+    def test_fashion_mnist(self, fashion, tmp_path, packed_anew):
+        folder, arrays = fashion
+        for file in list(folder.iterdir()) if packed_anew else []:
+            (folder / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+            file.unlink()
         images = load_dataset("fashion_mnist", root=tmp_path, download=False)
         assert len(images.classes) == 10
         assert np.array_equal(images.train_images.numpy(), arrays["train-images-idx3-ubyte"][:, None])

@@ -1,5 +1,7 @@
 """Folders and CSV files of a user's images: what is read, and one clear error for everything else."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +10,7 @@ from torch.utils.data import Dataset
 from emlc_lib.estimator.images import InputError, read_folder
 from emlc_lib.estimator.sets import pair
 from emlc_lib.estimator.sources import as_images
+from emlc_lib.runtime.parameters import ConfigError
 
 
 def write(path, colour=(0, 0, 0), size=(6, 4), mode="RGB"):
@@ -75,14 +78,55 @@ def test_verified_images_leave_the_noisy_set_however_their_path_is_written(folde
         (r"'cat/z.png' \(line 3 of", ["cat/a.png,cat", "cat/z.png,cat"], "path,label"),
         (r"has no label", ["cat/a.png,"], "path,label"),
         (r"two labels", ["cat/a.png,cat", "cat/a.png,NA"], "path,label"),
-        (r"label 'cta' of 'cat/a.png' is not one of the classes NA, cat", ["cat/a.png,cta"], "path,label"),
-        (r"there is no image of class NA", ["cat/a.png,cat"], "path,label"),
+        (r"label 'cta' of 'cat/a.png' is not one of the classes 'NA', 'cat'", ["cat/a.png,cta"], "path,label"),
+        (r"there is no image of class 'NA'", ["cat/a.png,cat"], "path,label"),
         (r"none is left", ["NA/c.png,NA", "NA/d.png,NA", "cat/a.png,NA", "cat/deep/b.JPG,cat"], "path,label"),
     ],
 )  # fmt: skip
 def test_a_csv_file_that_cannot_be_used(folder, message, rows, header):
-    with pytest.raises(InputError, match=rf"^clean: .*{message}"):
+    with pytest.raises((ConfigError, InputError), match=rf"^clean: .*{message}"):
         pair(folder, csv(folder, *rows, header=header))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path;label\ncat/a.png;cat\nNA/c.png;NA\n", "path\tlabel\ncat/a.png\tcat\nNA/c.png\tNA\n",
+        "Path, LABEL \ncat/a.png , cat \nNA/c.png,NA\n", "\npath,label,,\n\ncat/a.png,cat,,\n,,,\nNA/c.png,NA,,\n",
+        "\ufeffpath,label\r\ncat/a.png,cat,\r\nNA/c.png,NA\r\n", 'label,note,path\ncat,"a, b",cat/a.png\nNA,,NA/c.png\n',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tables_are_read_as_spreadsheets_write_them(folder, text, encoding):
+    (folder / "v.csv").write_bytes(text.encode(encoding))
+    found = read_labels(folder / "v.csv", folder)
+    assert (found.names, list(found.labels)) == (["cat/a.png", "NA/c.png"], ["cat", "NA"])
+
+
+def test_the_line_of_a_mistake_is_the_files(folder):
+    (folder / "v.csv").write_text("\npath,label\n\n\ncat/z.png,cat\n")
+    with pytest.raises(InputError, match=r"'cat/z.png' \(line 5 of"):
+        read_labels(folder / "v.csv", folder)
+
+
+def test_accents_and_blanks_that_are_written_otherwise(tmp_path):
+    """As a folder of macOS has them, and a spreadsheet."""
+    decomposed, composed = (unicodedata.normalize(form, "café") for form in ("NFD", "NFC"))
+    for name in (decomposed, "tea "):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.new("L", (4, 4), i).save(tmp_path / name / f"{decomposed}{i}.png")
+    (tmp_path / "v.csv").write_text(
+        f"path,label\n{composed}/{composed}0.png,{composed}\ntea/{composed}0.png,tea\n"
+    )
+    found = pair(tmp_path, tmp_path / "v.csv")
+    assert list(found.classes) == [composed, "tea"]
+    assert len(found.noisy) == len(found.clean) == 2
+    images = np.zeros((2, 4, 4), np.uint8)
+    with pytest.raises(
+        InputError, match=r"clean: label .*'cafe\\u0301' and 'caf\\xe9' differ in blanks, or in how"
+    ):
+        pair((images, [composed, "tea"]), (images, [decomposed, "tea"]))
 
 
 class Pictures(Dataset):

@@ -308,6 +308,7 @@ class TestRefused:
     @pytest.mark.parametrize("rank", ["0", "1"])
     def test_by_the_command_line_in_one_line(self, monkeypatch, capsys, arguments, message, rank):
         torchruns = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
+        torchruns |= {"LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
         for name, value in torchruns.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as raised:

@@ -16,7 +16,7 @@ from emlc_lib.experiments.tables import accuracy_table, caption, compare, run_ta
 from emlc_lib.methods.emlc import EMLC
 from emlc_lib.networks.pretrain_config import make_pretrain_config
 from emlc_lib.networks.simclr import pretrain
-from emlc_lib.runtime.checkpoint import clear_temporaries
+from emlc_lib.runtime.files import clear_temporaries
 from emlc_lib.training.evaluation import evaluate
 from emlc_lib.training.trainer import CHECKPOINT, train
 
@@ -158,6 +158,40 @@ def test_the_number_of_steps_ahead_counts_for_those_that_look_ahead_only():
         assert (config.digest == make_config(**SHORT, method=method).digest) == shares
 
 
+def test_what_the_result_does_not_depend_on_renames_no_run(tmp_path):
+    labels = tmp_path / "labels.npz"
+    np.savez(labels, worse_label=np.zeros(3, int))
+    usual = make_config(**SHORT)
+    assert make_config(**SHORT, human_key="aggre_label", human_labels=labels).name == usual.name
+    assert len({make_config(**SHORT, method="clean_only", noise=noise).name for noise in (0.2, 0.9)}) == 1
+
+
+@pytest.mark.parametrize("method", ["clean_only", "fixmatch", "distilled"])
+def test_a_run_that_sees_no_noisy_label_serves_all_noise(method, tmp_path):
+    """To the same bits; under the name that it had before it is found, too, and by the noise that is asked for."""
+    changes = ({"noise": 0.2}, {"noise": 0.9}, {"noise_type": "asymmetric", "noise": 0.4})
+    configs = [make_config(**SHORT, method=method, **change) for change in changes]
+    students = [train(config, prepare(config), show=False).method.student.state_dict() for config in configs]
+    for name, value in students[0].items():
+        assert all(torch.equal(other[name], value) for other in students[1:])
+    first = run(configs[0], root=tmp_path, show=False)
+    assert run(configs[1], root=tmp_path, show=False).folder == first.folder
+    assert [r.folder for r in find_runs(tmp_path, noise=0.9, method=method)] == [first.folder]
+    assert accuracy_table([first])["noise"].tolist() == ["any"]
+    before = configs[1].names[1]
+    assert "symmetric-0.9" in before
+    first.folder.rename(tmp_path / before)
+    assert run(configs[1], root=tmp_path, show=False).folder.name == before
+
+
+def test_a_damaged_run_of_another_setting_is_said_and_left_out(tmp_path):
+    run(make_config(**SHORT), root=tmp_path, show=False)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "result.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"other holds a run that cannot be read"):
+        assert len(find_runs(tmp_path)) == 1
+
+
 def table(*rows):
     usual = {
         "dataset": "cifar10", "preset": "paper", "noise_type": "symmetric", "noise": 0.9, "method": "emlc", "k": 1,
@@ -195,6 +229,15 @@ class TestTables:
             accuracy_table(table({}, {"test_accuracy": 0.9}))
         with pytest.raises(ValueError, match=r"^runs: two of them are of method emlc"):
             compare(table({}, {"test_accuracy": 0.9}, {"method": "cross_entropy"}, {"method": "clean_only"}))
+
+    def test_runs_that_differ_in_what_no_column_shows_are_told_apart(self):
+        rows = [{"digest": "a"}, {"digest": "b", "hardware": "a GPU"}, {"digest": "c", "seed": 1}, {"digest": "a"}]
+        found = accuracy_table(table(*rows))
+        assert found["options"].tolist() == ["on a machine", "on a GPU"]
+        assert found["n"].tolist() == [2, 1]
+        assert found["comparable"].all()
+        found = accuracy_table(table({"digest": "a"}, {"digest": "b"}))
+        assert found["options"].tolist() == ["run a", "run b"]
 
     def test_real_runs_of_two_options(self, tmp_path):
         for changes in ({}, {"lr": 0.2}, {"seed": 1}):

@@ -5,6 +5,7 @@ May import all rooms; none imports it.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -72,23 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         line = error.format_message()
     except Exception as error:
-        if not isinstance(error, _expected()):
+        from ..runtime.parameters import Expected
+
+        if not isinstance(error, Expected | OSError):
             raise
         if "TORCHELASTIC_RUN_ID" in os.environ:
             _tell_torchrun(error)
-        named = isinstance(error, OSError) and error.filename is not None
+        named = isinstance(error, OSError) and error.filename and error.strerror
         line = f"{error.filename}: {error.strerror}" if named else str(error)
+    gc.collect()  # progress bars of the frames that are gone end above the line, and not below it
     sys.stderr.write(f"{name}: error: {' '.join(line.split())}\n")
     sys.exit(2)
-
-
-def _expected() -> tuple[type[Exception], ...]:
-    from ..runtime.checkpoint import CheckpointError
-    from ..runtime.parallel import ProcessError
-    from ..runtime.parameters import DataUnavailable
-
-    # ConfigError and InputError are ValueErrors.
-    return ValueError, FloatingPointError, OSError, CheckpointError, DataUnavailable, ProcessError
 
 
 def _tell_torchrun(error: Exception) -> None:
@@ -96,5 +91,5 @@ def _tell_torchrun(error: Exception) -> None:
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
     get_error_handler().record_exception(error)
-    if os.environ["RANK"] != "0":
+    if os.environ.get("RANK", "0") != "0":
         sys.exit(2)

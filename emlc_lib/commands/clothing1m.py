@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from ..data.clothing1m.folder import COPY, CROP, LEFT_OUT, inspect_folder, leave_out, write_copy
+from ..runtime.files import as_folder, writable_file, writable_folder
 from ..runtime.places import data_root
+from .parameters import PathOf
 
 
 @click.group()
@@ -19,12 +19,14 @@ def command():
 
 
 @command.command()
-@click.argument("folder", type=Path, required=False)
+@click.argument("folder", type=PathOf(as_folder), required=False)
 @click.option("--decode", is_flag=True, help="Also open every image, to find broken ones (hours).")
 @click.option("--leave-out", "without", is_flag=True, help=f"Write the images that cannot be used to {LEFT_OUT}.")
 def check(folder, decode, without):
     """List what is missing; the status is 1 if the folder cannot be trained on."""
     folder = folder or data_root() / "clothing1m"
+    if without:
+        writable_file(folder / LEFT_OUT, "--leave-out")
     report = inspect_folder(folder, decode=decode, show=True)
     print(report)
     if without and report.blocking:
@@ -35,7 +37,8 @@ def check(folder, decode, without):
 
 
 @command.command(help=f"Write {CROP}-pixel images to {COPY}/, for runs with -p resized_copy True.")
-@click.argument("folder", type=Path, required=False)
+@click.argument("folder", type=PathOf(as_folder), required=False)
 def copy(folder):
     folder = folder or data_root() / "clothing1m"
+    writable_folder(folder / COPY, "FOLDER")
     print(f"{write_copy(folder, show=True)} images written to {folder / COPY}")

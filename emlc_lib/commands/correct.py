@@ -22,7 +22,7 @@ from ..estimator.folder import (
 )
 from ..estimator.images import read_labels
 from ..runtime.parameters import refuse_unknown
-from .parameters import Described, given
+from .parameters import Described, PathOf, given
 
 
 def _sections():
@@ -39,26 +39,26 @@ def _sections():
 
 
 @click.command(cls=Described, sections=_sections)
-@click.argument("images", metavar="FOLDER", type=Path)
+@click.argument("images", metavar="FOLDER", type=PathOf())
 @click.option(
-    "--verified", required=True, type=Path, metavar="CSV", help="path,label of verified images of every class."
+    "--verified", required=True, type=PathOf(), metavar="CSV", help="path,label of verified images of every class."
 )
 @click.option(
-    "--labels", type=Path, metavar="CSV", help="path,label of all images, in place of the subfolders' names."
+    "--labels", type=PathOf(), metavar="CSV", help="path,label of all images, in place of the subfolders' names."
 )
 @click.option(
-    "--out", type=Path, default="corrected.csv", metavar="CSV", show_default=True, help="The corrected labels."
+    "--out", type=PathOf(), default="corrected.csv", metavar="CSV", show_default=True, help="The corrected labels."
 )
 @click.option(
     "--sheet",
-    type=Path,
+    type=PathOf(),
     default="suspicious.png",
     metavar="FILE",
     show_default=True,
     help="The most suspicious images.",
 )
 @click.option("--sheet-images", type=int, default=48, metavar="N", show_default=True, help="How many.")
-@click.option("--save", type=Path, metavar="FILE", help="Keep the trained networks, for EMLCClassifier.load.")
+@click.option("--save", type=PathOf(), metavar="FILE", help="Keep the trained networks, for EMLCClassifier.load.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @given
 def command(images, verified, labels, out, sheet, sheet_images, save, quiet, parameters):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..experiments.cluster import ClusterError, Resources, submit
 from ..experiments.job_list import job_table, report
-from ..runtime.checkpoint import write_atomically
+from ..runtime.files import as_folder, writable_file, write_atomically
 from ..runtime.parameters import ConfigError, checked
 from ..training.config import Config
-from .parameters import Rows, allowed, value_of
+from .parameters import PathOf, Rows, allowed, value_of
 
 
 def job_options(function: Callable) -> Callable:
@@ -26,9 +25,12 @@ def job_options(function: Callable) -> Callable:
     )
     @click.option("--estimate", type=click.FloatRange(0, min_open=True), help="In a list: hours that a run takes.")
     @click.option(
-        "--runs", type=Path, metavar="DIR", help="The folder of runs.  [default: runs/ of the data root]"
+        "--runs",
+        type=PathOf(as_folder),
+        metavar="DIR",
+        help="Where runs are.  [default: runs/ of the data root]",
     )
-    @click.option("--csv", type=Path, metavar="FILE", help="Write one row per run here.")
+    @click.option("--csv", type=PathOf(writable_file), metavar="FILE", help="Write one row per run here.")
     @functools.wraps(function)
     def with_resources(*args, resource, **others):
         return function(*args, resources={name: value_of(text) for name, text in resource}, **others)

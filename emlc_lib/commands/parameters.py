@@ -12,7 +12,8 @@ import click
 from pydantic.fields import FieldInfo
 from yaml import YAMLError, safe_load
 
-from ..runtime.parameters import ConfigError
+from ..runtime.files import as_path
+from ..runtime.parameters import ConfigError, check_options
 
 Rows = list[tuple[str, str]]
 NAMES = {int: "integer", float: "number", str: "text", bool: "True or False", types.NoneType: "None"}
@@ -56,7 +57,7 @@ def given(function: Callable) -> Callable:
         metavar="YAML",
         help="Parameters as YAML or JSON: '{noise: 0.9, lr: 0.1}'.",
     )
-    @click.option("-f", "--parameters_file", "f", type=Path, multiple=True, help="A file of them, likewise.")
+    @click.option("-f", "--parameters_file", "f", type=PathOf(), multiple=True, help="A file of them, likewise.")
     @functools.wraps(function)
     def with_parameters(*args, p, r, y, f, **others):
         sources = [_mapping(file.read_text(), str(file)) for file in f] + [_mapping(text, "-y") for text in y]
@@ -71,12 +72,22 @@ def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with those among them that stand under ``options``, as notebooks have them.
 
     Raises:
-        ConfigError: ``options`` is no dictionary.
+        ConfigError: see :func:`emlc_lib.runtime.parameters.check_options`.
     """
-    options = parameters.get("options") or {}
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"options: must be a dictionary, as in -y '{{options: {{lr: 0.1}}}}' (got {options!r})")
-    return {name: value for name, value in parameters.items() if name != "options"} | dict(options)
+    others = {name: value for name, value in parameters.items() if name != "options"}
+    return check_options(others) | check_options(parameters.get("options"), others)
+
+
+class PathOf(click.ParamType):
+    """A path whose check is one of :mod:`emlc_lib.runtime.files`, under the name of its option."""
+
+    name = "path"
+
+    def __init__(self, check: Callable[[object, str], Path] = as_path):
+        self.check = check
+
+    def convert(self, value, param, ctx):
+        return self.check(value, param.opts[-1] if param.opts[-1].startswith("-") else param.human_readable_name)
 
 
 class Described(click.Command):

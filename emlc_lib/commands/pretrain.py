@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from ..data.datasets import DATASETS, load_dataset
 from ..experiments.pretraining import pretrain_and_store, provide
 from ..networks.pretrain_config import DEFAULTS, PretrainConfig, make_pretrain_config
+from ..runtime.files import writable_folder
 from ..runtime.parameters import ConfigError
-from .parameters import Described, allowed, flat, given
+from .parameters import Described, PathOf, allowed, flat, given
 
 
 def _sections():
@@ -26,7 +25,12 @@ def _sections():
 
 @click.command(cls=Described, sections=_sections)
 @given
-@click.option("--out", type=Path, metavar="DIR", help="Where they go.  [default: weights/ of the data root]")
+@click.option(
+    "--out",
+    type=PathOf(writable_folder),
+    metavar="DIR",
+    help="Where they go.  [default: weights/ of the data root]",
+)
 def command(parameters, out):
     """Make SimCLR weights by self-supervision, once; what was begun is resumed.
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..experiments.runs import run
+from ..runtime.files import as_folder
 from ..runtime.parallel import group, own_share
 from ..runtime.parameters import ConfigError
 from ..training.config import Config
 from ..training.presets import make_config
 from ..training.processes import check_processes
 from .configuration import PROCESSES, run_parameters
-from .parameters import Described, flat, given
+from .parameters import Described, PathOf, flat, given
 
 
 def _sections():
@@ -25,7 +25,9 @@ def _sections():
 
 @click.command(cls=Described, sections=_sections)
 @given
-@click.option("--runs", type=Path, metavar="DIR", help="The folder of runs.  [default: runs/ of the data root]")
+@click.option(
+    "--runs", type=PathOf(as_folder), metavar="DIR", help="Where runs are.  [default: runs/ of the data root]"
+)
 def command(parameters, runs):
     """Train one configuration, resume it if it was begun, or read it back if it is finished.
 
@@ -58,7 +60,11 @@ def _shared(parameters: dict[str, Any]) -> Config:
     """The configuration of this and torchrun's other processes."""
     if "processes" in parameters:
         raise ConfigError("processes: torchrun has said how many; leave it out")
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ConfigError(f"{missing[0]}: is not in the environment; start with torchrun")
     config = make_config(**parameters)
-    world, local = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     check_processes(config, world, local=local)
     return config

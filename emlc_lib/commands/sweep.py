@@ -6,7 +6,7 @@ import click
 
 from ..experiments.sweep import product, sweep
 from ..experiments.tables import accuracy_table, run_table
-from ..runtime.checkpoint import write_atomically
+from ..runtime.files import write_atomically
 from ..runtime.parameters import ConfigError
 from .jobs import job_options, list_or_submit, of_a_cluster, resource_section
 from .parameters import Described, flat, given

@@ -108,7 +108,7 @@ class Batches:
         """
         per_pass = self._smallest_class // per_class
         if not per_pass:
-            raise ValueError(f"n_clean: a class has fewer than {per_class} clean samples")
+            raise ConfigError(f"n_clean: a class has fewer than {per_class} clean samples")
         first = t % per_pass * per_class
         index = self._by_class(t // per_pass)[:, first : first + per_class].flatten()
         return self._clean(self.share.of(index), torch_generator(self.config.seed, Stream.CLEAN_AUGMENTATION, t))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_md5
 
+from ..runtime.files import write_atomically
 from ..runtime.parameters import DataUnavailable
 from .autoaugment import CIFAR_POLICY, IMAGENET_POLICY
 from .clothing1m.prepare import prepare_clothing1m
@@ -62,10 +65,27 @@ def _digits(root: Path, download: bool) -> ImageSet:
 
 
 class FashionMNIST(datasets.FashionMNIST):
-    """Without what old versions of torchvision stored beside the original files: those are pickles."""
+    """Without what old versions of torchvision stored beside the original files: those are pickles.
+
+    Compressed files that others packed anew (Debian) are unpacked, too; what is in them is checked by its form.
+    """
 
     def _check_legacy_exist(self) -> bool:
         return False
+
+    def _check_exists(self) -> bool:
+        for name, _ in self.resources:
+            packed = Path(self.raw_folder) / name
+            if packed.is_file() and not packed.with_suffix("").is_file():
+                content = gzip.decompress(packed.read_bytes())
+                write_atomically(packed.with_suffix(""), lambda path, content=content: path.write_bytes(content))
+        return super()._check_exists()
+
+    def _load_data(self):
+        images, labels = super()._load_data()
+        if images.shape[1:] != (28, 28) or labels.max() > 9:
+            raise ValueError(f"images of {tuple(images.shape[1:])}, not 28 x 28, or labels above 9")
+        return images, labels
 
 
 def _of_torchvision(name: str, folder: str, cls: type) -> dict:
@@ -77,7 +97,7 @@ def _load(name: str, folder: str, cls: type, root: Path, download: bool) -> Imag
     try:
         # torchvision checks the MD5 of files that are there before it downloads anything.
         train, test = (_open(cls, root, part, download) for part in (True, False))
-    except (OSError, RuntimeError, EOFError, AssertionError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, AssertionError, ValueError, zlib.error) as error:
         bad = "; ".join([*_damaged(cls, root / folder), str(error)])
         raise DataUnavailable(
             f"dataset: {name} is missing or damaged and could not be downloaded ({bad}). "

@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..runtime.parameters import Expected
+
 # Pillow releases the interpreter lock while it decodes and resizes, so threads are enough.
 THREADS = min(32, os.cpu_count() or 1)
 
 
-class InputError(ValueError):
+class InputError(Expected, ValueError):
     """Images or labels cannot be used. The message begins with the name of the parameter they were given by."""
 
 
@@ -29,6 +31,8 @@ def opened(path: Path, parameter: str) -> Iterator[Image.Image]:
         InputError: there is no such file, or it cannot be decoded.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")  # to open a pipe would wait for ever
         with Image.open(path) as image:
             yield image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 
 from ..core import noise
 from ..runtime.checkpoint import read_npz
+from ..runtime.files import as_path
+from ..runtime.parameters import ConfigError
 from ..runtime.randomness import Stream, numpy_generator
 from .datasets import ImageSet, load_dataset
 from .experiment_data import ExperimentData, on_device
@@ -24,19 +27,14 @@ def prepare(config: DataParameters, images: ImageSet | None = None) -> Experimen
 
     Raises:
         DataUnavailable: files are missing or damaged. FileNotFoundError: there are no such human labels.
-        ValueError: sizes or labels that the data set cannot give; the message names the parameter.
+        ConfigError: sizes or labels that the data set cannot give; the message names the parameter.
     """
     spec = config.spec
     if spec.prepare is not None:
         return spec.prepare(config)
-    human = None
-    if config.noise_type == "human":  # before what may be a long download
-        human = read_human_labels(config.human_labels, config.human_key)
+    human = _human(config)  # before what may be a long download
     images = images or load_dataset(config.dataset)
-    split = _split(config, images)
-    if config.batch_size > len(split.noisy):
-        raise ValueError(f"batch_size: {config.batch_size} is more than the {len(split.noisy)} noisy samples")
-    corruption = _corruption(config, images, split, human)
+    split, corruption = _drawn(config, images, human)
     device = torch.device(config.device)
 
     def labels(values: np.ndarray) -> torch.Tensor:
@@ -60,6 +58,32 @@ def prepare(config: DataParameters, images: ImageSet | None = None) -> Experimen
     )
 
 
+def check_data(configs: Iterable[DataParameters]) -> None:
+    """Raises what :func:`prepare` would of any of these configurations; each data set is read once."""
+    sets: dict[str, ImageSet] = {}
+    looked_at = DataParameters.model_fields.keys() - {"seed", "noise", "device", "augment", "autoaugment"}
+    different = {str(config.model_dump(include=looked_at)): config for config in configs}
+    for config in different.values():
+        if config.spec.prepare is not None:
+            config.spec.prepare(config)
+            continue
+        human = _human(config)
+        if config.dataset not in sets:
+            sets[config.dataset] = load_dataset(config.dataset)
+        _drawn(config, sets[config.dataset], human)
+
+
+def _human(config: DataParameters) -> np.ndarray | None:
+    return read_human_labels(config.human_labels, config.human_key) if config.noise_type == "human" else None
+
+
+def _drawn(config: DataParameters, images: ImageSet, human: np.ndarray | None) -> tuple[Split, noise.NoisyLabels]:
+    split = _split(config, images)
+    if config.batch_size > len(split.noisy):
+        raise ConfigError(f"batch_size: {config.batch_size} is more than the {len(split.noisy)} noisy samples")
+    return split, _corruption(config, images, split, human)
+
+
 def _split(config: DataParameters, images: ImageSet) -> Split:
     sizes = (images.train_labels, len(images.classes), config.n_clean, config.n_noisy)
     rng = numpy_generator(config.seed, Stream.SPLIT)
@@ -74,7 +98,10 @@ def _corruption(
 ) -> noise.NoisyLabels:
     true, n_classes = images.train_labels[split.noisy], len(images.classes)
     if human is not None:
-        whole = noise.human_noise(images.train_labels, n_classes, human)
+        try:
+            whole = noise.human_noise(images.train_labels, n_classes, human)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         return noise.human_noise(true, n_classes, whole.noisy[split.noisy])
     rng = numpy_generator(config.seed, Stream.NOISE)
     if config.noise_type == "symmetric":
@@ -95,13 +122,13 @@ def read_human_labels(path: str | Path, key: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not such an archive, or has no array of that name.
+        ConfigError: the file is not such an archive, or has no array of that name.
     """
-    path = Path(path)
+    path = as_path(path, "human_labels")
     columns = read_npz(path, "human_labels")
     if key not in columns:
-        raise ValueError(f"human_key: {key!r} is not in {path.name}; it holds {', '.join(sorted(columns))}")
+        raise ConfigError(f"human_key: {key!r} is not in {path.name}; it holds {', '.join(sorted(columns))}")
     labels = columns[key]
     if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"human_labels: {key} of {path.name} holds {labels.dtype} values, not integers")
+        raise ConfigError(f"human_labels: {key} of {path.name} holds {labels.dtype} values, not integers")
     return labels.astype(np.int64).ravel()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..runtime.parameters import ConfigError
+
 
 @dataclass(frozen=True)
 class Split:
@@ -35,23 +37,23 @@ def split_clean_noisy(
         rng: the source of all randomness.
 
     Raises:
-        ValueError: sizes that the data cannot give; the message names n_clean or n_noisy.
+        ConfigError: sizes that the data cannot give; the message names n_clean or n_noisy.
     """
     if n_clean % n_classes:
-        raise ValueError(f"n_clean: {n_clean} is not a multiple of the {n_classes} classes")
+        raise ConfigError(f"n_clean: {n_clean} is not a multiple of the {n_classes} classes")
     per_class = n_clean // n_classes
     counts = np.bincount(labels, minlength=n_classes)
     if counts.min() < per_class:
-        raise ValueError(f"n_clean: class {counts.argmin()} has only {counts.min()} of {per_class} samples")
+        raise ConfigError(f"n_clean: class {counts.argmin()} has only {counts.min()} of {per_class} samples")
     order = rng.permutation(len(labels))
     clean = np.concatenate([order[labels[order] == c][:per_class] for c in range(n_classes)])
     rest = order[~np.isin(order, clean)]
     if n_noisy is not None:
         if n_noisy > len(rest):
-            raise ValueError(f"n_noisy: {n_noisy} is more than the {len(rest)} samples that are not clean")
+            raise ConfigError(f"n_noisy: {n_noisy} is more than the {len(rest)} samples that are not clean")
         rest = rest[:n_noisy]
     if not len(rest):
-        raise ValueError(f"n_clean: {n_clean} leaves no sample for the noisy set")
+        raise ConfigError(f"n_clean: {n_clean} leaves no sample for the noisy set")
     clean = np.sort(clean)
     return Split(clean, np.sort(rest), clean)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.experiment_data import ExperimentData
-from ..runtime.checkpoint import CheckpointError, write_json
+from ..runtime.checkpoint import CheckpointError
+from ..runtime.files import as_path, write_json
 from ..training.config import Config
 from ..training.trainer import CHECKPOINT
 
@@ -31,7 +32,7 @@ def claim(checkpoint: str | Path | None, config: Config, data: ExperimentData, *
     """
     if checkpoint is None:
         return None
-    folder = Path(checkpoint)
+    folder = as_path(checkpoint, "checkpoint")
     mine = json.loads(json.dumps(parameters | config.model_dump() | _hashes(data)))
     saved = _read(folder / IDENTITY)
     if saved is not None and saved.get("preset") is not None:

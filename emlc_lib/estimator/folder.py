@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from ..data.images import InputError
-from ..runtime.checkpoint import write_atomically
+from ..runtime.files import as_path, writable_file, write_atomically
 from .contact_sheet import contact_sheet
 from .example import write_example
 from .images import EXTENSIONS, Images, image_size, read_folder, read_image, read_labels
@@ -71,7 +70,7 @@ def read_given(
 def check_outputs(
     outputs: Mapping[str, Path | None], inputs: Iterable[Path | None], images: Path | None = None
 ) -> None:
-    """Whether files can be written without loss.
+    """Whether files can be written, and without loss.
 
     Args:
         outputs: by parameter's name; None is not written. A name that ends in ``sheet`` is a picture's.
@@ -79,17 +78,13 @@ def check_outputs(
         images: a folder, in which no image may be overwritten or added.
 
     Raises:
-        InputError: a file is no file in an existing folder that can be written to, another parameter's, one of
-            the images, or no picture's.
+        ConfigError: a file cannot be written. InputError: it is another parameter's, one of the images, or no
+            picture's.
     """
     seen = {path.resolve() for path in inputs if path is not None}
     for name, path in outputs.items():
         if path is None:
             continue
-        if path.is_dir() or not path.resolve().parent.is_dir():
-            raise InputError(f"{name}: {path} is no file in an existing folder")
-        if not os.access(path.resolve().parent, os.W_OK):
-            raise InputError(f"{name}: {path} is in a folder that cannot be written to")
         if (
             images is not None
             and path.suffix.lower() in EXTENSIONS
@@ -101,11 +96,12 @@ def check_outputs(
         seen.add(path.resolve())
         if name.endswith("sheet") and path.suffix.lower() not in SHEET_FORMATS:
             raise InputError(f"{name}: {path.name} must end in one of {', '.join(SHEET_FORMATS)}")
+        writable_file(path, name)
 
 
 def check_count(name: str, value: object) -> None:
     """Raises an InputError if the parameter of that name is no positive integer."""
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name}: must be at least 1 (got {value!r})")
 
 
@@ -128,14 +124,15 @@ def own_files(
     if labels and not images:
         raise InputError("labels: is for images of your own")
     if images:
-        sources, truth, beside = (Path(images), Path(clean)), None, Path()
+        sources, truth, beside = (as_path(images, "images"), as_path(clean, "clean")), None, Path()
     else:
         example = write_example(_temporary_folder())
         sources, truth, beside = example[:2], example.truth, example.images.parent
-    to = Path(out) if out else beside / "corrected.csv"
+    to = as_path(out, "out") if out else beside / "corrected.csv"
     files = Files(
-        *sources, Path(labels) if labels else None,
-        to, Path(sheet) if sheet else to.with_name("suspicious.png"), Path(save) if save else None, truth,
+        *sources, as_path(labels, "labels") if labels else None,
+        to, as_path(sheet, "sheet") if sheet else to.with_name("suspicious.png"),
+        as_path(save, "save") if save else None, truth,
     )  # fmt: skip
     outputs = {"out": files.out, "sheet": files.sheet, "save": files.save}
     check_outputs(outputs, [files.clean, files.labels], files.images)

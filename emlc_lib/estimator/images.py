@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..data.images import InputError, opened
 from ..runtime.progress import progress
+from ..runtime.user_tables import alike, read_table
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -104,7 +104,7 @@ def read_folder(folder: str | Path, parameter: str = "noisy", *, labelled: bool 
     if not folder.is_dir():
         raise InputError(f"{parameter}: {folder} is not a folder")
     # Hidden files are thumbnails and other tools' own.
-    found = (path.relative_to(folder) for path in _below(folder) if path.suffix.lower() in EXTENSIONS)
+    found = (path.relative_to(folder) for path in _below(folder, parameter) if path.suffix.lower() in EXTENSIONS)
     paths = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
     if not paths:
         raise InputError(f"{parameter}: there are no images in {folder} ({', '.join(EXTENSIONS)})")
@@ -116,7 +116,7 @@ def read_folder(folder: str | Path, parameter: str = "noisy", *, labelled: bool 
             f"{parameter}: {loose} is in no subfolder of {folder}, whose name would be its label; labels can "
             "also come from a CSV file of path,label (read_labels, emlc correct --labels)"
         )
-    return _files(parameter, folder, paths, np.array([path.split("/")[0] for path in paths]))
+    return _files(parameter, folder, paths, np.array([alike(path.split("/")[0]) for path in paths]))
 
 
 def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") -> Images:
@@ -128,39 +128,52 @@ def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") 
         parameter: the file's name, for messages.
 
     Raises:
-        InputError: the file or a column is missing, it is empty, a path is no file, a label is empty, or a path
-            has two labels.
+        ConfigError: the file cannot be read, or a column is missing; see :mod:`emlc_lib.runtime.user_tables`.
+        InputError: it names no image, a path is no file, a label is empty, or a path has two labels.
     """
     folder = Path(folder)
-    try:
-        # As text: a class may be called NA or 007.
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (OSError, ValueError) as error:  # pandas' and Unicode's errors are ValueErrors
-        raise InputError(f"{parameter}: {file} cannot be read as CSV ({' '.join(str(error).split())})") from None
-    missing = [column for column in ("path", "label") if column not in table]
-    if missing:
-        raise InputError(f"{parameter}: {file} has no column {missing[0]!r}; it needs path,label")
+    table = read_table(file, parameter, ("path", "label"))  # as text: a class may be called NA or 007
     if table.empty:
         raise InputError(f"{parameter}: {file} names no image")
     labels: dict[str, str] = {}
-    for row, (path, label) in enumerate(zip(table["path"], table["label"].str.strip(), strict=True), start=2):
+    others: dict[str, str] | None = None
+    for line, path, label in zip(table.index, table["path"], table["label"].map(alike), strict=True):
         name = _name(path, folder)
-        if not (folder / name).is_file():
-            raise InputError(f"{parameter}: {path!r} (line {row} of {file}) is not a file in {folder}")
+        if not os.path.isfile(folder / name):
+            there = (str(found.relative_to(folder)) for found in _below(folder, parameter))
+            others = others or {_alike(other): other for other in there}
+            name = others.get(_alike(name), name)
+        if not os.path.isfile(folder / name):
+            raise InputError(f"{parameter}: {path!r} (line {line} of {file}) is not a file in {folder}")
         if not label:
-            raise InputError(f"{parameter}: {path!r} (line {row} of {file}) has no label")
+            raise InputError(f"{parameter}: {path!r} (line {line} of {file}) has no label")
         if labels.setdefault(name, label) != label:
             raise InputError(f"{parameter}: {path!r} has two labels in {file}, {labels[name]!r} and {label!r}")
     return _files(parameter, folder, list(labels), np.array(list(labels.values())))
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """All that is below the folder, also through links to folders; each folder is entered once."""
+def _below(folder: Path, parameter: str) -> Iterator[Path]:
+    """All that is below the folder, also through links to folders; each is entered once, hidden ones are not.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{parameter}: {error.filename} cannot be read ({error.strerror})")
+
     seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(root))
-        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(root, name)) not in seen)
+        folders[:] = sorted(
+            name for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(root, name)) not in seen
+        )  # fmt: skip
         yield from (Path(root) / name for name in [*folders, *files])
+
+
+def _alike(path: str) -> str:
+    return "/".join(alike(part) for part in path.split("/"))
 
 
 def _name(path: str, folder: Path) -> str:
@@ -170,6 +183,10 @@ def _name(path: str, folder: Path) -> str:
 
 
 def _files(parameter: str, folder: Path, paths: Sequence[str], labels: np.ndarray | None) -> Images:
+    bad = next((path for path in (str(folder), *paths) if path != path.encode(errors="replace").decode()), None)
+    if bad:
+        raise InputError(f"{parameter}: the name {bad!a} is no UTF-8; rename the file")
+
     def load(i: int) -> Image.Image:
         return read_image(folder / paths[i], parameter)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..runtime.parameters import ConfigError
+from ..runtime.files import writable_folder
+from ..runtime.parameters import ConfigError, check_options
 from ..training.config import Config
 from ..training.presets import own_config
 from .features import PREFIX, check_backbone
@@ -79,9 +78,8 @@ def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
     for name in ("flip", "verbose"):
         if not isinstance(params[name], bool | np.bool_):
             raise ConfigError(f"{name}: must be True or False (got {params[name]!r})")
-    folder = params["checkpoint"]
-    if folder is not None and (not isinstance(folder, str | Path) or Path(folder).is_file()):
-        raise ConfigError(f"checkpoint: must be None or a folder (got {folder!r})")
+    if params["checkpoint"] is not None:
+        writable_folder(params["checkpoint"], "checkpoint")
     same = ("start_steps", "seed", "lr", "teacher_lr", "k", "device", "autoaugment")
     given = {
         "epochs": 1 if params["epochs"] is None else params["epochs"],
@@ -94,9 +92,7 @@ def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
     values = given | {"n_clean": m, "start": "random", "model": "own" if model.startswith(PREFIX) else model}
     if model.startswith(PREFIX) and "resnet" not in model:
         values["share_primal"] = False  # emlc_lib.runtime.tangent has no rules for their layers
-    options = {} if params["options"] is None else params["options"]
-    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
-        raise ConfigError(f"options: must be None or a dictionary of parameters by name (got {options!r})")
+    options = check_options(params["options"])
     fixed = sorted(options.keys() & {*values, *OF_DATA_SETS})
     if fixed:
         raise ConfigError(f"options: {fixed[0]} is set by the estimator, or says nothing of images of one's own")

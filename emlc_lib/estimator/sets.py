@@ -12,6 +12,8 @@ from torch import Tensor
 from ..data.experiment_data import ExperimentData, on_device
 from ..data.images import InputError
 from ..data.spec import DatasetSpec
+from ..runtime.parameters import did_you_mean
+from ..runtime.user_tables import alike
 from .images import Images, read_labels
 from .sources import as_images
 
@@ -77,9 +79,10 @@ def check_labels(images: Images, classes: np.ndarray) -> None:
     unknown = np.flatnonzero(~np.isin(images.labels, classes))
     if len(unknown):
         first = unknown[0]
+        label = images.labels[first].item()
         raise InputError(
-            f"{images.parameter}: label {images.labels[first].item()!r} of {images.names[first]!r} is not one of "
-            f"the classes {_list(classes)}"
+            f"{images.parameter}: label {label!r} of {images.names[first]!r} is not one of the classes "
+            f"{_list(classes)}{_nearly(label, classes)}"
         )
 
 
@@ -116,8 +119,15 @@ def codes(labels: np.ndarray, classes: np.ndarray) -> Tensor:
 
 
 def _list(values: np.ndarray) -> str:
-    shown = ", ".join(str(value) for value in values[:20])
+    shown = ", ".join(repr(value.item()) for value in values[:20])
     return shown + (f" and {len(values) - 20} more" if len(values) > 20 else "")
+
+
+def _nearly(label: object, classes: np.ndarray) -> str:
+    same = [name for name in map(str, classes) if alike(name) == alike(str(label))]
+    if same:
+        return f"; {label!a} and {same[0]!a} differ in blanks, or in how accents are written"
+    return did_you_mean(label, map(str, classes))
 
 
 def _kind(labels: np.ndarray) -> str:

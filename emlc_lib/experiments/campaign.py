@@ -25,9 +25,9 @@ from ..methods import METHODS
 from ..networks.pretrain_config import make_pretrain_config
 from ..networks.simclr import CHECKPOINT as PRETRAINING
 from ..networks.weights import start_weights_file
-from ..runtime.checkpoint import write_atomically, write_json
 from ..runtime.deadline import OutOfTime, alarm
 from ..runtime.execution import check_device
+from ..runtime.files import write_atomically, write_json
 from ..runtime.parameters import ConfigError
 from ..runtime.places import REPOSITORY, data_root, runs_root, weights_root
 from ..runtime.progress import duration, say
@@ -160,7 +160,8 @@ class Campaign:
         def its_state() -> str:
             if config.awaits_weights:
                 return "waiting"
-            return "finished" if config.digest in collected else state(config)
+            digests = {name.rpartition("-")[2] for name in config.names}
+            return "finished" if digests & collected else state(config)
 
         def do() -> None:
             result = run(config, show=False, on_epoch=self._on_epoch(config.epochs)).result

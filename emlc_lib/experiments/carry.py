@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..runtime.checkpoint import write_atomically
+from ..runtime.files import write_atomically
 from ..runtime.parameters import ConfigError
 
 COSTS = "step_cost_gpu.csv"

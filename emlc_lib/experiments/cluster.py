@@ -23,13 +23,13 @@ from pydantic import Field
 
 from ..data.datasets import is_available
 from ..runtime.execution import check_device
-from ..runtime.parameters import ConfigError, Parameters
+from ..runtime.parameters import ConfigError, Expected, Parameters
 from ..runtime.places import data_root, runs_root, weights_root
 from ..training.config import Config
 from .runs import is_finished, run
 
 
-class ClusterError(RuntimeError):
+class ClusterError(Expected, RuntimeError):
     """There is no submitit or no SLURM here, or SLURM refused the jobs. The message says which."""
 
 
@@ -78,7 +78,7 @@ def submit(configs: Sequence[Config], resources: Resources, root: str | Path | N
             submitit's.
         ClusterError: submitit or SLURM is missing, or SLURM refuses.
     """
-    root = Path(root or runs_root()).absolute()
+    root = runs_root(root).absolute()
     todo = [config for config in configs if not is_finished(config, root)]
     if not todo:
         return []

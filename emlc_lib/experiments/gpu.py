@@ -26,8 +26,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..runtime.checkpoint import CheckpointError
-from ..runtime.parameters import ConfigError
+from ..runtime.files import as_folder, writable_folder
+from ..runtime.parameters import ConfigError, Expected
 from ..runtime.places import REPOSITORY, data_root, runs_root
 from .campaign import Campaign
 from .carry import collect, join
@@ -68,7 +68,7 @@ def execute(arguments: Sequence[str], program: str) -> int:
     work = commands.add_parser("work", help="do the pieces until none is left or the time is up")
     add = work.add_argument
     add("--minutes", type=_positive, default=9, help="time for all, from when the imports are done")
-    add("--out", type=Path, default=Path("build/gpu"), metavar="DIR", help="the folder for what comes back")
+    add("--out", type=str, default=Path("build/gpu"), metavar="DIR", help="the folder for what comes back")
     add("--seeds", type=_count, default=3, help="how many seeds each run is to have")
     add("--trial", action="store_true", help="the same queue on digits and the CPU")
     add("--piece-mb", type=_positive, help="bring back SimCLR weights, in pieces of so many MB")
@@ -78,11 +78,15 @@ def execute(arguments: Sequence[str], program: str) -> int:
         commands.add_parser("join", help="put pieces in DIR together"),
     ]
     for back in backs:
-        back.add_argument("folder", type=Path, metavar="DIR")
+        back.add_argument("folder", type=str, metavar="DIR")
     for command in (work, backs[0]):
-        command.add_argument("--figures", type=Path, default=REPOSITORY / "figures", help="the folder of tables")
+        command.add_argument("--figures", type=str, default=REPOSITORY / "figures", help="the folder of tables")
     args = parser.parse_args(arguments)
     args.given = arguments
+    if args.what != "join":
+        args.figures = as_folder(args.figures, "--figures")
+    if args.what != "work":
+        args.folder = as_folder(args.folder, "DIR")
     if args.what == "join":
         print("\n".join(join(args.folder, data_root())))
     elif args.what == "collect":
@@ -91,7 +95,7 @@ def execute(arguments: Sequence[str], program: str) -> int:
     else:
         if args.carry_checkpoints and not runs_root().resolve().is_relative_to(data_root().resolve()):
             raise ConfigError("--carry-checkpoints: EMLC_RUNS must be a folder below the data root")
-        args.out.mkdir(parents=True, exist_ok=True)
+        args.out = writable_folder(args.out, "--out", make=True)
         return int(not Campaign(args).work())
     return 0
 
@@ -100,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line where click is missing; elsewhere it is ``emlc gpu``."""
     try:
         return execute(sys.argv[1:] if arguments is None else arguments, "python -m emlc_lib.experiments.gpu")
-    except (ConfigError, CheckpointError, OSError) as error:
+    except (Expected, OSError) as error:
         print(f"gpu: error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -13,6 +13,7 @@ from ..data.batches import Batches
 from ..data.experiment_data import ExperimentData
 from ..methods.emlc import EMLC, Draw
 from ..runtime.execution import at_own_precision
+from ..runtime.parameters import ConfigError
 from ..runtime.progress import progress
 from ..training.config import Config
 from ..training.start import initial_networks
@@ -101,10 +102,10 @@ def gradient_errors(
         over the exact one's).
 
     Raises:
-        ValueError: another method, k = 1, or another teacher pass.
+        ConfigError: another method, k = 1, or another teacher pass.
     """
     if config.method != "emlc" or config.k == 1 or config.teacher_pass != "kept":
-        raise ValueError("config: gradient_errors needs method emlc, k > 1 and teacher_pass kept")
+        raise ConfigError("config: gradient_errors needs method emlc, k > 1 and teacher_pass kept")
     batches = Batches(config, data)
     student, teacher = initial_networks(config, batches, teacher=True, show=False)
     method = _Observed(config, batches, student, teacher)

@@ -32,7 +32,7 @@ def table_1(seeds: int = 5, datasets: Sequence[str] = TABLE_1_DATASETS, **common
     """
     if seeds < 1:
         raise ConfigError(f"seeds: must be at least 1 (got {seeds})")
-    unknown = sorted(set(datasets) - set(TABLE_1_DATASETS))
+    unknown = [name for name in datasets if name not in TABLE_1_DATASETS]
     if unknown:
         raise ConfigError(f"dataset: {unknown[0]!r} is not one of Table 1's: {', '.join(TABLE_1_DATASETS)}")
     configs = []

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ..core.teacher import Classifier, Teacher
 from ..data.experiment_data import ExperimentData
-from ..runtime.checkpoint import read_npz, write_atomically
+from ..runtime.checkpoint import read_npz
+from ..runtime.files import write_atomically
+from ..runtime.parameters import ConfigError
 from ..runtime.randomness import Stream, numpy_generator
 from ..training.config import Config
 from ..training.correction import soft_labels
@@ -37,13 +39,13 @@ def ranking_quality(suspicion: np.ndarray, wrong: np.ndarray) -> dict[str, float
         of wrong labels.
 
     Raises:
-        ValueError: all labels are right, or all are wrong; or a score is not finite.
+        ConfigError: all labels are right, or all are wrong; or a score is not finite.
     """
     suspicion, wrong = np.asarray(suspicion, np.float64), np.asarray(wrong, bool)
     if not 0 < wrong.sum() < len(wrong):
-        raise ValueError("wrong: there must be wrong labels and right ones")
+        raise ConfigError("wrong: there must be wrong labels and right ones")
     if not np.isfinite(suspicion).all():
-        raise ValueError("suspicion: must be finite")
+        raise ConfigError("suspicion: must be finite")
     most = np.argsort(-suspicion, kind="stable")[: wrong.sum()]
     return {"auc": float(roc_auc_score(wrong, suspicion)), "precision": float(wrong[most].mean())}
 
@@ -146,16 +148,16 @@ def out_of_fold(config: Config, data: ExperimentData, *, folds: int, file: Path 
         file: an ``.npz`` file to which finished folds are written, and from which a begun series goes on.
 
     Raises:
-        ValueError: a damaged file, or one of another configuration; fewer than two folds.
+        ConfigError: a damaged file, or one of another configuration; fewer than two folds.
     """
     if folds < 2:
-        raise ValueError(f"folds: must be at least 2 (got {folds})")
+        raise ConfigError(f"folds: must be at least 2 (got {folds})")
     parts = _folds(config.seed, data.noisy_labels, folds)
     done: dict[str, np.ndarray] = {}
     if file and file.is_file():
         done = read_npz(file, "file")
         if str(done.pop("config", "")) != config.digest:
-            raise ValueError(f"file: {file.name} is of another configuration; use another one")
+            raise ConfigError(f"file: {file.name} is of another configuration; use another one")
     for i, held_out in enumerate(parts):
         if f"fold{i}" in done:
             continue

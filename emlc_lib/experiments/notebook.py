@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,37 +15,66 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from ..methods import METHODS
-from ..runtime.parameters import ConfigError, refuse_unknown
+from ..runtime.files import as_path, writable_folder, write_atomically
+from ..runtime.parameters import ConfigError, check_options, refuse_unknown
 from ..runtime.places import REPOSITORY
 from ..runtime.provenance import provenance
+from ..runtime.user_tables import read_table
 from ..training.config import Config
 from .runs import is_finished
 from .statistics import told
+from .sweep import listed
 from .tables import caption
+
+# What a parameter of this name, or each one of its list, may be, where a notebook has it; both ends belong to it.
+RANGES = {
+    "seed": (0, 2**31 - 1), "seeds": (0, 2**31 - 1), "k": (1, 1000), "ks": (1, 1000), "noise": (0, 1),
+    "lrs": (1e-6, 10), "momenta": (0, 0.999), "n": (10, 10**9), "suspicious": (1, 10**6), "processes": (1, 10**6),
+}  # fmt: skip
+
+# None, or a folder that is written to.
+FOLDERS = ("figures", "runs", "save")
+
+KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "text"}
 
 
 def check_parameters() -> None:
-    """Refuses a parameter that papermill injected under a name that the notebook's parameters cell does not have.
+    """Refuses what is wrong with a notebook's parameters, right after the cell that has them.
 
-    papermill itself accepts ``-p nosie 0.9`` and goes on. Without injected parameters every name is right.
+    That is an injected name that the cell does not have (papermill itself accepts ``-p nosie 0.9``), a value of
+    another type than the default there, one out of its range, or a folder that cannot be written to.
 
     Raises:
-        ConfigError: an injected name is not known, or the parameter ``options`` is no dictionary.
+        ConfigError: says which, and what is allowed.
     """
     shell = get_ipython()
     variables = shell.user_ns if shell else {}
     # The kernel keeps the source of every executed cell. papermill's own begins with this comment and comes
-    # right after the parameters cell.
+    # right after the parameters cell, which is otherwise the last one that has assignments alone.
     sources = variables.get("In", [])
     injected = [i for i, source in enumerate(sources) if source.startswith("# Parameters\n")]
-    if injected:
-        known = _assigned(sources[injected[0] - 1])
-        refuse_unknown([name for i in injected for name in _assigned(sources[i])], known)
-    options = variables.get("options", {})
-    if not isinstance(options, dict):
-        # papermill's -p makes no dictionaries.
-        example = """papermill ... -y '{"options": {"lr": 0.1}}'"""
-        raise ConfigError(f"options: must be a dictionary, as in {example} (got {options!r})")
+    cells = [source for source in sources[: injected[0] if injected else None] if _parameters(source)]
+    defaults = _parameters(cells[-1]) if cells else {}
+    refuse_unknown([name for i in injected for name in _parameters(sources[i])], defaults)
+    values = {name: variables.get(name, default) for name, default in defaults.items()}
+    for name, value in values.items():
+        _check_value(name, value, defaults[name])
+    check_options(variables.get("options"), values.keys() - {"options"})
+
+
+def _check_value(name: str, value: Any, default: Any) -> None:
+    many = isinstance(default, list)
+    if many:
+        listed(**{name: value})
+    kind = type(default[0] if many else default)
+    for one in value if many else [value]:
+        allowed = {float: (int, float), str: (str, int, float) if many else (str, type(None))}.get(kind, kind)
+        if kind in KINDS and (not isinstance(one, allowed) or (isinstance(one, bool) and kind is not bool)):
+            raise ConfigError(f"{name}: must be {'a list of ' if many else ''}{KINDS[kind]} (got {value!r})")
+        if name in RANGES and not RANGES[name][0] <= one <= RANGES[name][1]:
+            raise ConfigError(f"{name}: must be from {RANGES[name][0]} to {RANGES[name][1]} (got {value!r})")
+    if name in FOLDERS and default is None and value not in (None, ""):
+        writable_folder(value, name)
 
 
 def describe(config: Config) -> str:
@@ -75,8 +106,8 @@ def announce(config: Config, root: str | Path | None = None) -> None:
 
 def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None) -> None:
     """Displays a figure and, if ``folder`` is given, saves it there as ``name``.png and .pdf."""
-    if folder is not None:
-        folder = Path(folder)
+    if folder not in (None, ""):
+        folder = as_path(folder, "figures")
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
         # Without a date the file depends on its contents alone.
@@ -85,20 +116,23 @@ def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None
     plt.close(figure)  # or the kernel shows it once more
 
 
-def committed_table(name: str) -> pd.DataFrame:
+def committed_table(name: str, needed: Sequence[str] = (), parameter: str = "csv") -> pd.DataFrame:
     """Reads a CSV: the file of that path or, wherever the notebook runs, the committed one in ``figures/``.
+
+    Args:
+        needed: columns that it must have. parameter: the name's own, for messages.
 
     Raises:
         FileNotFoundError: there is neither.
-        ValueError: it is no table.
+        ConfigError: it is no table, has no rows, or lacks a column.
     """
-    for path in (Path(name), REPOSITORY / "figures" / name):
+    for path in (as_path(name, parameter), REPOSITORY / "figures" / name):
         if path.is_file():
-            try:
-                return pd.read_csv(path)
-            except ValueError as error:  # as are pandas' own and Unicode's
-                raise ValueError(f"{path} is not a readable table ({str(error).strip()})") from error
-    raise FileNotFoundError(f"{name} is neither a file nor a table in the repository's figures/")
+            table = read_table(path, parameter, needed, strip=False)
+            if table.empty:
+                raise ConfigError(f"{parameter}: {path} has no rows")
+            return pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    raise FileNotFoundError(f"{parameter}: {name} is neither a file nor a table in the repository's figures/")
 
 
 def origin(name: str, table: pd.DataFrame) -> str:
@@ -120,13 +154,17 @@ def show_claims(*words: str) -> None:
 
 def save_tables(folder: str | Path | None, tables: Mapping[str, pd.DataFrame]) -> None:
     """Writes each table as ``folder``/NAME.csv, if a folder is given."""
-    if folder is None:
+    if folder in (None, ""):
         return
-    Path(folder).mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.to_csv(Path(folder) / f"{name}.csv", index=False)
+        file = as_path(folder, "save") / f"{name}.csv"
+        write_atomically(file, lambda path, table=table: table.to_csv(path, index=False))
 
 
-def _assigned(source: str) -> list[str]:
-    targets = [t for node in ast.parse(source).body if isinstance(node, ast.Assign) for t in node.targets]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+def _parameters(source: str) -> dict[str, Any]:
+    """The values that a cell assigns to names, if that is all it does."""
+    try:
+        nodes = ast.parse(source).body
+        return {node.targets[0].id: ast.literal_eval(node.value) for node in nodes}
+    except (SyntaxError, ValueError, AttributeError):  # a magic; no literal; no assignment to a name
+        return {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from ..networks.pretrain_config import PretrainConfig, make_pretrain_config
 from ..networks.probes import probe
 from ..networks.simclr import CHECKPOINT, Pretrained, estimate_seconds, pretrain
 from ..networks.weights import start_weights_file
-from ..runtime.checkpoint import load_weights, save_weights, write_atomically, write_json
+from ..runtime.checkpoint import load_weights, save_weights
+from ..runtime.files import writable_folder, write_atomically, write_json
 from ..runtime.locks import alone
 from ..runtime.parameters import ConfigError
 from ..runtime.places import weights_root
@@ -95,16 +95,13 @@ def expected_seconds(dataset: str, model: str, device: str) -> float:
 
 def check_writable(folder: Path | None = None) -> None:
     """Raises a ConfigError if weights cannot be kept in the folder; None takes :func:`weights_root`."""
-    folder = folder or weights_root()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
+        writable_folder(folder or weights_root(), "weights", make=True)
+    except ConfigError as error:
         raise ConfigError(
-            f"start: SimCLR weights must be pretrained first, but cannot be kept in {folder} ({error.strerror}); "
-            "let EMLC_DATA name a folder that can be written to, or give start_weights"
-        ) from error
+            f"start: SimCLR weights must be pretrained first, but {error}; let EMLC_DATA name a folder that "
+            "can be written to, or give start_weights"
+        ) from None
 
 
 def obtain(
@@ -133,7 +130,7 @@ def obtain(
         features, _ = untrained(config, images.train_images.shape[1])
         load_weights(features, file)
         return Pretrained(features.to(config.device).eval(), pd.DataFrame(described["log"]), source=file.name)
-    folder = Path(root or weights_root()) / config.name
+    folder = weights_root(root) / config.name
     return pretrain(config, images.train_images, folder=folder, show=show)
 
 

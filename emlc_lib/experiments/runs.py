@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from ..data.experiment_data import ExperimentData
 from ..data.prepare import prepare
 from ..methods import METHODS
 from ..networks.backbones import build_classifier
-from ..runtime.checkpoint import CheckpointError, load_weights, save_weights, write_atomically, write_json
+from ..runtime.checkpoint import CheckpointError, load_weights, save_weights
+from ..runtime.files import writable_folder, write_atomically, write_json
 from ..runtime.locks import alone
 from ..runtime.parallel import from_first, launch, one_of_each_machine_first, own_share
 from ..runtime.parameters import ConfigError
@@ -117,6 +119,7 @@ def run(
         from_first(lambda: check_writable() if config.awaits_weights else None)
         if processes == 1 or config.awaits_weights:
             data = data or _prepared(config)  # what it refuses leaves no folder behind and costs no pretraining
+        from_first(lambda: writable_folder(runs_root(root), "runs", make=True))
         _before_training(config, data, processes, show)
     folder = run_folder(config, root)  # only now is its name sure to be the real one
     if processes > 1 and not finished:
@@ -186,9 +189,8 @@ def state(config: Config, root: str | Path | None = None) -> str:
 
 def run_folder(config: Config, root: str | Path | None = None) -> Path:
     """Where a run's files are, or will be."""
-    root = Path(root or runs_root())
-    first = root / config.first_name
-    return first if first.is_dir() else root / config.name
+    folders = [runs_root(root) / name for name in config.names]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def load_run(folder: Path) -> Run:
@@ -208,16 +210,22 @@ def load_run(folder: Path) -> Run:
         return Run(config, folder, result, *tables)
     except (OSError, ValueError, KeyError, TypeError) as error:  # pydantic's and pandas' errors are ValueErrors
         what = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{folder} holds a run that cannot be read ({what}); delete it, and the run is made again"
-        ) from error
+        remedy = "delete it, and the run is made again"
+        raise CheckpointError(f"{folder} holds a run that cannot be read ({what}); {remedy}") from error
 
 
 def find_runs(root: str | Path | None = None, **wanted) -> list[Run]:
-    """Every finished run whose configuration has the wanted values, e.g. ``find_runs(dataset="cifar10")``."""
-    folders = sorted(path.parent for path in Path(root or runs_root()).glob(f"*/{RESULT}"))
-    found = (load_run(folder) for folder in folders)
-    return [r for r in found if all(getattr(r.config, name) == value for name, value in wanted.items())]
+    """Every finished run whose configuration has the wanted values, e.g. ``find_runs(dataset="cifar10")``.
+
+    Runs of a method that does not see the noise are of any. What cannot be read is left out, with a UserWarning.
+    """
+    found = []
+    for folder in sorted(path.parent for path in runs_root(root).glob(f"*/{RESULT}")):
+        try:
+            found.append(load_run(folder))
+        except CheckpointError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return [run for run in found if all(run.config.has(name, value) for name, value in wanted.items())]
 
 
 def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[str, Any]:
@@ -248,13 +256,8 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
         "provenance": provenance(config.device),
     }
     for name in (
-        "recovery_all",
-        "recovery_wrong",
-        "confirmed_wrong",
-        "gate_right",
-        "gate_wrong",
-        "teacher_test_accuracy",
-    ):
+        "recovery_all", "recovery_wrong", "confirmed_wrong", "gate_right", "gate_wrong", "teacher_test_accuracy",
+    ):  # fmt: skip
         if name in last:
             result[f"last_{name}"] = float(last[name])
     return result

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import pandas as pd
 from scipy import stats
 
+from ..runtime.parameters import ConfigError
+
 CONFIDENCE = 0.95
 
 
@@ -50,11 +52,11 @@ def paired(a: pd.Series, b: pd.Series) -> Difference:
     """a - b over the seeds that both have, which may be none; both are indexed by seed.
 
     Raises:
-        ValueError: a seed is there twice.
+        ConfigError: a seed is there twice.
     """
     for values in (a, b):
         if values.index.has_duplicates:
-            raise ValueError(f"seeds: {values.index[values.index.duplicated()][0]} is there twice")
+            raise ConfigError(f"seeds: {values.index[values.index.duplicated()][0]} is there twice")
     difference = (a - b).dropna()
     n = len(difference)
     std = float(difference.std())

@@ -9,9 +9,12 @@ from pathlib import Path
 import torch
 from joblib import Parallel, delayed
 
+from ..data.prepare import check_data
 from ..methods import METHODS
 from ..runtime.execution import cores
+from ..runtime.files import writable_folder
 from ..runtime.parameters import ConfigError
+from ..runtime.places import runs_root
 from ..runtime.progress import progress
 from ..training.config import Config
 from ..training.presets import make_config
@@ -57,8 +60,7 @@ def grid(
         known = METHODS.get(method, METHODS["emlc"])  # make_config refuses what is unknown
         for k in ks if known.looks_ahead else [None]:
             config = make_config(method=method, k=k, seed=seed, **values)
-            # What does not see the noise is one run for every rate.
-            configs.setdefault(config.name if known.sees_noise else f"{seed}-{method}", config)
+            configs.setdefault(config.name, config)  # what does not see the noise is one run for all
     return list(configs.values())
 
 
@@ -99,16 +101,21 @@ def sweep(
         show: whether to show progress over the runs.
 
     Raises:
-        ConfigError: jobs is no positive integer.
+        ConfigError: jobs is no positive integer, or a configuration asks for what its data do not have: before
+            anything is trained.
     """
     if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise ConfigError(f"jobs: must be None or a positive integer (got {jobs!r})")
     on_cuda = any(config.device.startswith("cuda") for config in configs)
     jobs = min(jobs or (1 if on_cuda else cores()), len(configs))
+    missing = [config for config in configs if not is_finished(config, root)]
+    check_data(missing)
+    if missing:
+        writable_folder(runs_root(root), "runs")
     for config in configs:
         if config.awaits_weights:
             provide(config.dataset, config.model, config.device, show=show)
-    missing = [config for config in configs if not is_finished(config, root)]
+    missing = [config for config in missing if not is_finished(config, root)]  # their names are only sure now
     if jobs == 1:
         for config in progress(missing, total=len(missing), desc="runs", show=show):
             run(config, root=root, show=show)

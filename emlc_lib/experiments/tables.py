@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..methods import METHODS
+from ..runtime.parameters import ConfigError
 from ..training.config import Config
 from .runs import Run
 from .statistics import paired
@@ -91,21 +92,26 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
     Both the paper's rule (best clean-set epoch) and the last epoch are there, the teacher's accuracy and the
     label recovery at the last epoch and, where Table 1 or 2 has the setting, the paper's number; whether the two
     compare is ``comparable``: only the paper preset does. Where some runs differ from their preset in further
-    parameters, these are in a column ``options``, and such runs have rows of their own.
+    parameters, these are in a column ``options``, and such runs have rows of their own; so have runs of one seed
+    that only differ in their hardware, or in what only their digest tells.
 
     Args:
         runs: finished runs, or the :func:`run_table` of some.
 
     Raises:
-        ValueError: two runs of the same setting and seed.
+        ConfigError: two runs of the same setting and seed.
     """
     table = runs if isinstance(runs, pd.DataFrame) else run_table(runs)
     if table.empty:
         return pd.DataFrame()
+    table = table.drop_duplicates("digest") if "digest" in table else table  # copies of a run's folder
     k = np.where([METHODS[m].looks_ahead for m in table["method"]], " k=" + table["k"].astype(str), "")
     labelled = table.assign(
         noise=[
-            noise_label(row.noise_type, row.noise, _told(row.command, "human_key")) for row in table.itertuples()
+            noise_label(row.noise_type, row.noise, _told(row.command, "human_key"))
+            if METHODS[row.method].sees_noise
+            else "any"
+            for row in table.itertuples()
         ],
         method=table["method"] + k,
         options=[_options(command) for command in table["command"]],
@@ -115,6 +121,8 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
         ],
     )
     setting = ["dataset", "preset", "noise", "method", "options"]
+    labelled["comparable"] = (labelled["preset"] == "paper") & (labelled["options"] == "")
+    labelled = _told_apart(labelled, setting)
     _one_run_a_seed(labelled, setting)
     percent = ["test_accuracy", "last_test_accuracy", "last_teacher_test_accuracy", "last_recovery_all"]
     labelled[percent] *= 100
@@ -128,9 +136,9 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
         recovery=("last_recovery_all", "mean"),
         seconds=("seconds", "mean"),
         paper=("paper", "first"),
+        comparable=("comparable", "all"),
     )
     result = result.round(2).reset_index()
-    result["comparable"] = (result["preset"] == "paper") & (result["options"] == "")
     return result if result["options"].any() else result.drop(columns="options")
 
 
@@ -165,7 +173,7 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
             not see the noise; its runs serve every setting.
 
     Raises:
-        ValueError: two runs of the same method, k, noise and seed, which differ in something else.
+        ConfigError: two runs of the same method, k, noise and seed, which differ in something else.
 
     Returns:
         One row per noise setting: ``emlc`` (mean test accuracy, percent), ``k``, and per baseline ``minus``
@@ -220,11 +228,22 @@ def _options(command: str) -> str:
     return ", ".join(parts)
 
 
+def _told_apart(table: pd.DataFrame, setting: list[str]) -> pd.DataFrame:
+    """With more ``options`` where a setting has two runs of a seed."""
+    for column, text in (("hardware", "on"), ("digest", "run")):
+        twice = table[table.duplicated([*setting, "seed"])][setting].agg(tuple, axis=1)
+        rows = table[setting].agg(tuple, axis=1).isin(set(twice))
+        if column in table and table[rows][column].nunique() > 1:
+            more = (table["options"] + f", {text} " + table[column]).str.removeprefix(", ")
+            table = table.assign(options=np.where(rows, more, table["options"]))
+    return table
+
+
 def _one_run_a_seed(table: pd.DataFrame, setting: list[str]) -> None:
     twice = table[table.duplicated([*setting, "seed"])]
     if len(twice):
         what = ", ".join(f"{name} {twice.iloc[0][name]}" for name in [*setting, "seed"])
-        raise ValueError(f"runs: two of them are of {what}; choose runs that differ in their seed alone")
+        raise ConfigError(f"runs: two of them are of {what}; choose runs that differ in their seed alone")
 
 
 def _in_paper(method: str, k: int, column: tuple[str, str, float]) -> tuple[float, float | None] | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
 from ..core.teacher import Classifier, initialise
+from ..runtime.parameters import ConfigError
 
 Model = Literal["small_cnn", "resnet_narrow", "resnet_small", "resnet34", "resnet50", "resnet50_imagenet"]
 
@@ -120,7 +121,7 @@ def build_classifier(name: str, n_classes: int, channels: int, generator: torch.
         generator: a CPU generator; the weights are a function of its state.
 
     Raises:
-        ValueError: an unknown name.
+        ConfigError: an unknown name.
     """
     with torch.device("meta"):  # torch's own initialisation would draw from the global generator
         model = Classifier(*_features(name, channels), n_classes)
@@ -150,5 +151,5 @@ def _features(name: str, channels: int) -> tuple[nn.Module, int]:
         case "resnet50_imagenet" if channels == 3:
             return torchvision_features("resnet50")
         case "resnet50_imagenet":
-            raise ValueError(f"model: {name} is for colour images, not for {channels} channel")
-    raise ValueError(f"model: {name!r} is not one of {', '.join(get_args(Model))}")
+            raise ConfigError(f"model: {name} is for colour images, not for {channels} channel")
+    raise ConfigError(f"model: {name!r} is not one of {', '.join(get_args(Model))}")

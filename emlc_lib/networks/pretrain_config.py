@@ -111,6 +111,6 @@ def own_pretrain_config(*, model: str, device: str, **changes) -> OwnPretrainCon
 
 
 def _checked(cls: type[PretrainConfig], model: str, **values) -> PretrainConfig:
-    defaults = DEFAULTS.get(model, DEFAULTS["resnet_narrow"])
+    defaults = DEFAULTS.get(str(model), DEFAULTS["resnet_narrow"])
     given = {name: value for name, value in values.items() if value is not None}
     return checked(cls, model=model, **defaults | given)

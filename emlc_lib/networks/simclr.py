@@ -17,7 +17,7 @@ from ..data.augment import standardise
 from ..data.datasets import DATASETS
 from ..data.experiment_data import on_device
 from ..data.spec import Constants, ViewRecipe
-from ..runtime.checkpoint import CheckpointWriter, clear_temporaries, read_own_checkpoint, restore
+from ..runtime.checkpoint import CheckpointWriter, read_own_checkpoint, restore
 from ..runtime.divergence import check_finite, smaller_rates, what_is_kept
 from ..runtime.execution import (
     at_own_precision,
@@ -26,6 +26,7 @@ from ..runtime.execution import (
     synchronise,
     to_device,
 )
+from ..runtime.files import clear_temporaries
 from ..runtime.loop import epochs
 from ..runtime.parameters import ConfigError
 from ..runtime.randomness import Stream, torch_generator

@@ -18,7 +18,7 @@ from torchvision.models import ResNet50_Weights, WeightsEnum
 
 from ..data.datasets import DATASETS
 from ..runtime.checkpoint import load_strictly, tensors_digest
-from ..runtime.parameters import DataUnavailable
+from ..runtime.parameters import ConfigError, DataUnavailable
 from ..runtime.places import weights_root
 
 # Feature extractors that this project pretrained itself, each with its card (a JSON file of the same name).
@@ -45,7 +45,7 @@ def start_weights_file(
     if named:
         return Path(named)
     shipped = shipped_weights_file(dataset, model)
-    return shipped if shipped.is_file() else Path(folder or weights_root()) / shipped.name
+    return shipped if shipped.is_file() else weights_root(folder) / shipped.name
 
 
 def shipped_weights_file(dataset: str, model: str) -> Path:
@@ -65,11 +65,11 @@ def check_start_weights(dataset: str, model: str, named: str | None) -> None:
     """
     file = start_weights_file(dataset, model, named)
     if named and not file.is_file():
-        raise ValueError(f"start_weights: {file} is not a file")
+        raise ConfigError(f"start_weights: {file} is not a file")
     if file.is_file():
         check_weights_file(file, dataset, model)
     elif DATASETS[dataset].views is None or model == IMAGENET_MODEL:
-        raise ValueError(f"start: there are no SimCLR weights of {model} for {dataset}; take imagenet or random")
+        raise ConfigError(f"start: there are no SimCLR weights of {model} for {dataset}; take imagenet or random")
 
 
 def check_weights_file(file: Path, dataset: str | None, model: str) -> None:
@@ -77,10 +77,10 @@ def check_weights_file(file: Path, dataset: str | None, model: str) -> None:
     try:
         metadata = weights_metadata(file)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"start_weights: {file} is damaged or no safetensors file ({error})") from error
+        raise ConfigError(f"start_weights: {file} is damaged or no safetensors file ({error})") from error
     for name, wanted in (("model", model), ("dataset", dataset)):
         if wanted is not None and metadata.get(name) != wanted:
-            raise ValueError(f"start_weights: {file} is for {name} {metadata.get(name)}, not {wanted}")
+            raise ConfigError(f"start_weights: {file} is for {name} {metadata.get(name)}, not {wanted}")
 
 
 def weights_metadata(file: Path) -> dict[str, str]:
@@ -133,14 +133,14 @@ def check_imagenet_start(model: str, named: str | None) -> None:
     Safetensors hold nothing but numbers. Another file is a pickle, and must be one of torchvision's own.
     """
     if model != IMAGENET_MODEL:
-        raise ValueError(f"start: imagenet weights are for model {IMAGENET_MODEL} only, not for {model}")
+        raise ConfigError(f"start: imagenet weights are for model {IMAGENET_MODEL} only, not for {model}")
     if named is None:
         return
     if not Path(named).is_file():
-        raise ValueError(f"start_weights: {named} is not a file")
+        raise ConfigError(f"start_weights: {named} is not a file")
     digest = imagenet_digest(named)
     if Path(named).suffix != ".safetensors" and not any(name.endswith(f"-{digest}.pth") for name in KNOWN):
-        raise ValueError(
+        raise ConfigError(
             f"start_weights: {Path(named).name} must be a .safetensors file or torchvision's own "
             f"{' or '.join(KNOWN)} (its SHA-256 begins with {digest})"
         )
@@ -155,7 +155,7 @@ def load_imagenet(features: nn.Module, named: str | None = None) -> None:
 
     Raises:
         DataUnavailable: the weights are not in the cache and cannot be downloaded.
-        ValueError: the file is not to be trusted, damaged or of another model.
+        ConfigError: the file is not to be trusted, damaged or of another model.
     """
     weights = published(PUBLISHED) if named is None else _read(named)
     weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
@@ -170,4 +170,4 @@ def _read(named: str) -> dict[str, Tensor]:
         return torch.load(named, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"start_weights: {Path(named).name} is damaged or no weight file ({reason})") from error
+        raise ConfigError(f"start_weights: {Path(named).name} is damaged or no weight file ({reason})") from error

@@ -1,13 +1,11 @@
-"""Atomic files: checkpoints as safetensors with JSON metadata, weights, and results as JSON."""
+"""Checkpoints and weights as safetensors, with JSON metadata and a checksum."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,37 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-_TEMPORARY = re.compile(r".+\.(safetensors|json|csv)\.\d+\.tmp")
+from .files import write_atomically
+from .parameters import ConfigError, Expected
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(Expected, RuntimeError):
     """A checkpoint is damaged or belongs to another run. The message says what to do."""
-
-
-def write_atomically(path: Path, write) -> None:
-    """Calls ``write(temporary_path)`` and moves the result to ``path``, which is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def clear_temporaries(folder: Path) -> None:
-    """Removes what killed calls of :func:`write_atomically` have left; nobody else may be writing there."""
-    for file in folder.glob("*.tmp"):
-        if _TEMPORARY.fullmatch(file.name):  # a user's own folder may hold other files of that ending
-            file.unlink()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically."""
-    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda p: p.write_text(text))
 
 
 def save_checkpoint(
@@ -141,12 +114,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_own_checkpoint(
-    path: Path, config: dict[str, Any], processes: int = 1, *, older: dict[str, Any] | None = None
+    path: Path, config: dict[str, Any], processes: int = 1, *, older: Sequence[dict[str, Any]] = ()
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """:func:`read_checkpoint` of a run that depends on these values, which the metadata hold under ``config``.
 
-    Under ``processes`` they hold how many trained together; none is one. ``older`` are the same values as an older
-    version wrote them.
+    Under ``processes`` they hold how many trained together; none is one. ``older`` are the same values as older
+    versions wrote them.
 
     Raises:
         CheckpointError: the file is damaged, or of another configuration or number of processes; the message lists
@@ -155,7 +128,7 @@ def read_own_checkpoint(
     tensors, metadata = read_checkpoint(path)
     saved = metadata["config"]
     differing = sorted(name for name in saved.keys() | config.keys() if saved.get(name) != config.get(name))
-    if differing and saved != older:
+    if differing and saved not in older:
         raise CheckpointError(
             f"{path} belongs to another configuration (it differs in {', '.join(differing)}); "
             "use another folder, or delete it to start over"
@@ -177,7 +150,7 @@ def restore(
     """Puts a checkpoint's tensors into networks and optimisers, strictly.
 
     Raises:
-        ValueError: the networks have other weights; the message lists what differs.
+        ConfigError: the networks have other weights; the message lists what differs.
     """
     for name, network in networks.items():
         load_strictly(network, _under(tensors, f"network/{name}/"), source=f"the checkpoint's {name}")
@@ -211,7 +184,7 @@ def read_npz(path: Path, parameter: str) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such archive, or damaged, or has an array of Python objects.
+        ConfigError: it is no such archive, or damaged, or has an array of Python objects.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{parameter}: {path} is not a file")
@@ -223,7 +196,7 @@ def read_npz(path: Path, parameter: str) -> dict[str, np.ndarray]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{parameter}: {path} is not a readable .npz archive ({error})") from error
+        raise ConfigError(f"{parameter}: {path} is not a readable .npz archive ({error})") from error
 
 
 def save_file(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
@@ -246,7 +219,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or belongs to another model; the message lists what differs.
+        ConfigError: the file is damaged, or belongs to another model; the message lists what differs.
     """
     path = Path(path)
     if not path.is_file():
@@ -254,7 +227,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     try:
         weights = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"weights: {path.name} is damaged or no safetensors file ({error})") from error
+        raise ConfigError(f"weights: {path.name} is damaged or no safetensors file ({error})") from error
     load_strictly(model, weights, source=path.name)
 
 
@@ -270,7 +243,7 @@ def load_strictly(model: nn.Module, weights: dict[str, Tensor], *, source: str) 
     ]
     if problems:
         shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
-        raise ValueError(f"weights: {source} does not fit this model: {shown}")
+        raise ConfigError(f"weights: {source} does not fit this model: {shown}")
     model.load_state_dict(weights)
 
 

@@ -8,6 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .parameters import Expected
+
+
+class Diverged(Expected, FloatingPointError):
+    """A training has left the finite numbers."""
+
+
 # Steps between checks: each waits for the device once.
 CHECK_EVERY = 50
 
@@ -34,7 +41,7 @@ def check_finite(
         cure: what to change; see :func:`smaller_rates`.
 
     Raises:
-        FloatingPointError: names the first step, what is not finite there, what is kept, and what helps.
+        Diverged: names the first step, what is not finite there, what is kept, and what helps.
     """
     state = dict(_state(networks, optimisers))
     if all_finite([value for entry in log for value in entry.values()] + list(state.values())):
@@ -42,7 +49,7 @@ def check_finite(
     step, what = _first_logged(log, last_step) or (last_step, _first(state))
     if step == 0 and what in log[0]:
         cure = "as this is before the first update, look at the images and the initial weights"
-    raise FloatingPointError(f"{what} is not finite at step {step}. {kept}. What helps: {cure}.")
+    raise Diverged(f"{what} is not finite at step {step}. {kept}. What helps: {cure}.")
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:

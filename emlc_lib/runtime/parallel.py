@@ -42,6 +42,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from .execution import cores
+from .parameters import Expected
 from .randomness import WHOLE, Share
 
 K = TypeVar("K", bound=Hashable)
@@ -52,7 +53,7 @@ T = TypeVar("T")
 TORCHRUNS_REPORT = re.compile(r"E\d{4} .*torch/distributed/elastic/.* failed \(")
 
 
-class ProcessError(RuntimeError):
+class ProcessError(Expected, RuntimeError):
     """One of several processes failed; the message has its error."""
 
 

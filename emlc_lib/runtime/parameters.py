@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 
-class ConfigError(ValueError):
+class Expected(Exception):
+    """What a user can put right: commands show its message in one line, and of anything else the traceback."""
+
+
+class ConfigError(Expected, ValueError):
     """A parameter has a name or a value that is not allowed. The message names it and what is."""
 
 
@@ -41,6 +45,28 @@ def checked(cls: type[P], **values: Any) -> P:
         return cls(**values)
     except ValidationError as error:
         raise ConfigError(readable(error)) from None
+
+
+def check_options(options: object, taken: Iterable[str] = ()) -> dict[str, Any]:
+    """Further parameters by name, as a parameter ``options`` has them; none for None.
+
+    Args:
+        taken: names that are parameters beside it.
+
+    Raises:
+        ConfigError: they are no dictionary of names, or one is among ``taken``.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        example = """-y '{"options": {"lr": 0.1}}'"""
+        raise ConfigError(f"options: must be a dictionary by name, as in {example} (got {options!r})")
+    twice = sorted(options.keys() & set(taken))
+    if twice:
+        raise ConfigError(f"options: {twice[0]} is a parameter by itself; give it there, and once")
+    if "device_here" in options:
+        raise ConfigError("device_here: unknown parameter; give device")
+    return dict(options)
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
@@ -74,5 +100,5 @@ def readable(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-class DataUnavailable(RuntimeError):
+class DataUnavailable(Expected, RuntimeError):
     """A data set, or a part of it, is not on this machine or is damaged. The message says what to do."""

@@ -16,7 +16,7 @@ from ..methods import METHODS, MethodParameters
 from ..networks.backbones import Model
 from ..networks.weights import are_awaited, check_imagenet_start, check_start_weights
 from ..runtime.parameters import ConfigError as ConfigError
-from .run_digest import digest_of, first_identity, identity, without_gone
+from .run_digest import NOISE, digest_of, identities, without_gone
 
 Preset = Literal["smoke", "quick", "small", "paper"]
 
@@ -80,30 +80,34 @@ class Config(MethodParameters):
     @property
     def identity(self) -> dict[str, Any]:
         """What the result depends on: the values that differ from their defaults, with the content of files."""
-        return identity(self)
+        return self.identities[0]
 
     @property
-    def first_identity(self) -> dict[str, Any]:
-        """What :attr:`identity` was in the first schema, for runs that were begun in it."""
-        return first_identity(self)
-
-    @property
-    def first_name(self) -> str:
-        """The :attr:`name` that the run had in the first schema."""
-        return f"{self._setting}-{digest_of(self.first_identity)}"
+    def identities(self) -> list[dict[str, Any]]:
+        """:attr:`identity`, and what it was in older versions, for runs that were begun in them."""
+        return identities(self)
 
     @property
     def name(self) -> str:
         """A readable and unique name of the run, used for its folder."""
-        end = f"{'unpretrained-' if self.awaits_weights else ''}{self.digest}"
-        return f"{self._setting}-{end}"
+        return self.names[0]
 
     @property
-    def _setting(self) -> str:
-        """The readable part of the name."""
+    def names(self) -> list[str]:
+        """:attr:`name`, and those that the run had in older versions."""
         noise = {"human": f"-{self.human_key}", "real": ""}.get(self.noise_type, f"-{self.noise:g}")
         k = f"-k{self.k}" if METHODS[self.method].looks_ahead else ""
-        return f"{self.dataset}-{self.preset}-{self.noise_type}{noise}-{self.method}{k}-seed{self.seed}"
+        begin, end = f"{self.dataset}-{self.preset}", f"{self.method}{k}-seed{self.seed}"
+        with_noise = f"{begin}-{self.noise_type}{noise}-{end}"
+        digest, *older = map(digest_of, self.identities)
+        digest = f"unpretrained-{digest}" if self.awaits_weights else digest
+        first = with_noise if METHODS[self.method].sees_noise else f"{begin}-{end}"
+        return list(dict.fromkeys([f"{first}-{digest}", *(f"{with_noise}-{other}" for other in older)]))
+
+    def has(self, name: str, value: Any) -> bool:
+        """Whether a parameter has this value; where the method does not see the noise, any noise will do."""
+        blind = name in NOISE and not METHODS[self.method].sees_noise
+        return blind or getattr(self, name, None) == value
 
 
 class OwnConfig(Config):

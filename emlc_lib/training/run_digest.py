@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from .config import Config
 
 # Raised when the meaning of stored values changes. Runs of schema 1, which counted defaults and the device, too,
-# are still found (:func:`first_identity`, :func:`of_first_schema`).
+# are still found (:func:`identities`, :func:`of_first_schema`).
 SCHEMA = 2
 
 # Where and how it is computed, not what: a run is read back whatever these are.
 NOT_COUNTED = ("device", "cuda_graph")
+
+# What a method that sees no noisy label does not see.
+NOISE = ("noise_type", "noise", "asymmetric_map", "human_labels", "human_key")
 
 # Parameters that schema 1 did not have, with what was computed then.
 NEW = {"teacher_features": "own", "label_embedding": True, "leave_out_given": False}
@@ -34,28 +37,33 @@ def digest_of(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def identity(config: Config) -> dict[str, Any]:
-    """What the result of a run depends on: the schema, and the values that differ from their defaults.
+def identities(config: Config) -> list[dict[str, Any]]:
+    """What the result of a run depends on, and how older versions said so.
 
-    So a parameter that is new renames no run that has its default. Of files, what they hold counts, and not where
-    they lie. SimCLR weights that are yet to be pretrained hold nothing: with them the identity will be another.
+    It is the schema, and the values that differ from their defaults: a parameter that is new renames no run that
+    has its default. Of files, what they hold counts, and not where they lie. What a method does not see does not
+    count: one run of :attr:`~emlc_lib.methods.base.Method.sees_noise` False serves all noise. SimCLR weights that
+    are yet to be pretrained hold nothing: with them the identity will be another.
     """
+    everything = {name: value for name, value in config.model_dump().items() if name not in _switched_off(config)}
+    seen = {name: value for name, value in everything.items() if name not in _unseen(config)}
+    now, before = (_differing(config, values) | _contents(config, values) for values in (seen, everything))
+    # Of schema 1: every parameter that the method looks at.
+    first = {"share_primal": None, "channels_last": True} | everything
+    first |= {"meta_pass": "forward_mode"} if config.method in ("mlc", "mslc") else {}
+    new = {name for name, value in NEW.items() if first.get(name) == value} | {"cuda_graph"}
+    first = {name: value for name, value in first.items() if name not in new} | _contents(config, everything)
+    return [now, before, first]
+
+
+def _differing(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
     fields = type(config).model_fields
-    differing = {
+    counted = {
         name: value
-        for name, value in _looked_at(config).items()
+        for name, value in values.items()
         if name not in NOT_COUNTED and (fields[name].is_required() or value != fields[name].default)
     }
-    return {"schema": SCHEMA, "method": config.method} | differing | _contents(config)
-
-
-def first_identity(config: Config) -> dict[str, Any]:
-    """The identity that the same run had in schema 1: every parameter that its method looks at."""
-    values = {"share_primal": None, "channels_last": True} | _looked_at(config)
-    if config.method in ("mlc", "mslc"):
-        values["meta_pass"] = "forward_mode"
-    new = {name for name, value in NEW.items() if values.get(name) == value} | {"cuda_graph"}
-    return {name: value for name, value in values.items() if name not in new} | _contents(config)
+    return {"schema": SCHEMA, "method": config.method} | counted
 
 
 def without_gone(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,10 +86,10 @@ def of_first_schema(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in own or name not in others}
 
 
-def _contents(config: Config) -> dict[str, str | None]:
+def _contents(config: Config, values: Mapping[str, Any]) -> dict[str, str | None]:
     """What the files hold that a run begins with."""
     contents: dict[str, str | None] = {}
-    if config.human_labels is not None and Path(config.human_labels).is_file():
+    if values.get("human_labels") is not None and Path(config.human_labels).is_file():
         contents["human_labels"] = hashlib.sha256(Path(config.human_labels).read_bytes()).hexdigest()
     if config.start == "simclr":
         source = config.dataset, config.model, config.start_weights
@@ -91,8 +99,15 @@ def _contents(config: Config) -> dict[str, str | None]:
     return contents
 
 
-def _looked_at(config: Config) -> dict[str, Any]:
-    """The values by name, without those that others switch off."""
+def _unseen(config: Config) -> set[str]:
+    """Parameters of the noise that nothing looks at. Older versions counted them all the same."""
+    if not METHODS[config.method].sees_noise:
+        return {*NOISE}
+    return {"human_labels", "human_key"} if config.noise_type != "human" else set()
+
+
+def _switched_off(config: Config) -> set[str]:
+    """Parameters that the values of others switch off."""
     unused: set[str] = set()
     if config.noise_type in ("human", "real"):
         unused.add("noise")
@@ -102,4 +117,4 @@ def _looked_at(config: Config) -> dict[str, Any]:
         unused |= {"lr_step_epoch", "lr_step_factor"}
     if config.spec.in_memory:
         unused.add("resized_copy")
-    return {name: value for name, value in config.model_dump().items() if name not in unused}
+    return unused

@@ -17,9 +17,10 @@ from ..data.batches import Batches
 from ..data.experiment_data import ExperimentData
 from ..methods import METHODS
 from ..methods.base import LOSSES, Method
-from ..runtime.checkpoint import CheckpointWriter, clear_temporaries, read_own_checkpoint, restore
+from ..runtime.checkpoint import CheckpointWriter, read_own_checkpoint, restore
 from ..runtime.divergence import check_finite, smaller_rates, what_is_kept
 from ..runtime.execution import announce_compilation, at_own_precision, synchronise
+from ..runtime.files import clear_temporaries
 from ..runtime.loop import epochs
 from ..runtime.parallel import average_statistics, from_first, own_share
 from .config import Config
@@ -106,7 +107,7 @@ def train(
     def read():
         if not checkpoint or not checkpoint.is_file():
             return None
-        return read_own_checkpoint(checkpoint, config.identity, share.world, older=config.first_identity)
+        return read_own_checkpoint(checkpoint, config.identity, share.world, older=config.identities[1:])
 
     saved = from_first(read)
     method = _build(config, batches, warm=saved is None, show=show, features=features)

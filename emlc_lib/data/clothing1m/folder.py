@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...runtime.checkpoint import write_atomically
+from ...runtime.files import write_atomically
 from ...runtime.parameters import DataUnavailable
 from ...runtime.progress import progress
 from ..images import THREADS, InputError, open_square

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...core.noise import NoisyLabels, transition_matrix
-from ...runtime.parameters import DataUnavailable
+from ...runtime.parameters import ConfigError, DataUnavailable
 from ...runtime.places import data_root
 from ...runtime.randomness import Stream, numpy_generator
 from ..experiment_data import ExperimentData, on_device
@@ -47,7 +47,7 @@ def prepare_clothing1m(
 
     Raises:
         DataUnavailable: files are missing, unlabelled or listed twice; the message says which and what to do.
-        ValueError: sizes that the lists cannot give; the message names the parameter.
+        ConfigError: sizes that the lists cannot give; the message names the parameter.
     """
     folder = folder or data_root() / "clothing1m"
     resize, crop = sides or (RESIZE, CROP)
@@ -66,7 +66,7 @@ def prepare_clothing1m(
     noisy = _some("n_noisy", config.n_noisy, len(keys["noisy_train"]), rng)
     for name, part, chosen in (("batch_size", "noisy", noisy), ("clean_batch_size", "clean", clean)):
         if getattr(config, name) > len(chosen):
-            raise ValueError(f"{name}: {getattr(config, name)} is more than the {len(chosen)} {part} samples")
+            raise ConfigError(f"{name}: {getattr(config, name)} is more than the {len(chosen)} {part} samples")
     keys["clean_train"], keys["noisy_train"] = keys["clean_train"][clean], keys["noisy_train"][noisy]
 
     def images(part: str) -> DiskImages:
@@ -103,7 +103,7 @@ def _some(name: str, wanted: int | None, there: int, rng: np.random.Generator) -
     # The permutation is drawn in any case, so that one size does not change the other set.
     order = rng.permutation(there)
     if wanted is not None and wanted > there:
-        raise ValueError(f"{name}: {wanted} is more than the {there} images of the list")
+        raise ConfigError(f"{name}: {wanted} is more than the {there} images of the list")
     return np.sort(order[:wanted])
 
 

@@ -1,0 +1,77 @@
+"""Tables as people and spreadsheets write them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from .files import as_path
+from .parameters import ConfigError
+
+
+def read_table(
+    file: str | Path, parameter: str, needed: Sequence[str] = (), *, strip: bool = True
+) -> pd.DataFrame:
+    """A CSV file as text; the index has the number of each row's line in the file, blank lines are left out.
+
+    Separators are commas, semicolons or tabs, whichever the first line has most of. Empty cells at the end of
+    a line, a byte order mark and, with ``strip``, blanks around a cell do not matter.
+
+    Args:
+        parameter: the file's name, for messages.
+        needed: columns that there must be, in small or capital letters.
+
+    Raises:
+        ConfigError: the file cannot be read, is no text, lacks a column, or a line has more cells than the first.
+    """
+    path = as_path(file, parameter)
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), skipinitialspace=strip)
+        lines = _filled(rows, strip)
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = "it is no UTF-8 text; save it as CSV UTF-8" if isinstance(error, UnicodeError) else error
+        raise ConfigError(f"{parameter}: {path} cannot be read as CSV ({reason})") from None
+    if not lines:
+        raise ConfigError(f"{parameter}: {path} cannot be read as CSV (it is empty)")
+    header = [name.lower() if name.lower() in needed else name for name in lines.pop(min(lines))]
+    while not header[-1]:
+        header.pop()
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise ConfigError(
+            f"{parameter}: {path} has no column {missing[0]!r}; it needs {','.join(needed)}, and its first line "
+            f"is {','.join(header)}"
+        )
+    for number, cells in lines.items():
+        if any(cells[len(header) :]):
+            raise ConfigError(
+                f"{parameter}: line {number} of {path} has {len(cells)} cells, the first one has {len(header)}; "
+                "put what has a separator in it in quotation marks"
+            )
+    cut = [(cells + [""] * len(header))[: len(header)] for cells in lines.values()]
+    return pd.DataFrame(cut, index=list(lines), columns=header, dtype=str)
+
+
+def alike(text: str) -> str:
+    """A name without blanks around it, and with accents in their composed form: macOS writes others."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def _separator(text: str) -> str:
+    first = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
+    return max(",;\t", key=first.count)
+
+
+def _filled(rows, strip: bool) -> dict[int, list[str]]:
+    lines = {}
+    for row in rows:
+        if any(cells := [cell.strip() for cell in row]):
+            lines[rows.line_num] = cells if strip or not lines else row
+    return lines
