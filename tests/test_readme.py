@@ -16,7 +16,9 @@ PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 COLUMNS = [("symmetric", 0.2), ("symmetric", 0.5), ("symmetric", 0.8), ("symmetric", 0.9), ("asymmetric", 0.4)]
-ROWS = [("cross_entropy", 1), ("clean_only", 1), ("fixmatch", 1), ("fixmatch, longer", 1), ("emlc", 1), ("emlc", 5)]
+ROWS = [(name, 1) for name in ("cross_entropy", "clean_only", "fixmatch", "fixmatch, longer", "emlc")] + [
+    ("emlc", 5)
+]
 
 
 @pytest.mark.parametrize(("page", "most"), [("README.md", 150), ("CONTRIBUTING.md", 50)])
