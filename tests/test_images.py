@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import Dataset
 
-from emlc_lib.estimator.images import InputError, read_folder
+from emlc_lib.estimator.images import InputError, read_folder, read_labels
 from emlc_lib.estimator.sets import pair
 from emlc_lib.estimator.sources import as_images
 from emlc_lib.runtime.parameters import ConfigError
@@ -93,10 +93,11 @@ def test_a_csv_file_that_cannot_be_used(folder, message, rows, header):
     [
         "path;label\ncat/a.png;cat\nNA/c.png;NA\n", "path\tlabel\ncat/a.png\tcat\nNA/c.png\tNA\n",
         "Path, LABEL \ncat/a.png , cat \nNA/c.png,NA\n", "\npath,label,,\n\ncat/a.png,cat,,\n,,,\nNA/c.png,NA,,\n",
-        "\ufeffpath,label\r\ncat/a.png,cat,\r\nNA/c.png,NA\r\n", 'label,note,path\ncat,"a, b",cat/a.png\nNA,,NA/c.png\n',
+        "path,label\r\ncat/a.png,cat,\r\nNA/c.png,NA\r\n",
+        'label,note,path\ncat,"a, b",cat/a.png\nNA,,NA/c.png\n',
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_tables_are_read_as_spreadsheets_write_them(folder, text, encoding):
     (folder / "v.csv").write_bytes(text.encode(encoding))
     found = read_labels(folder / "v.csv", folder)
@@ -123,9 +124,7 @@ def test_accents_and_blanks_that_are_written_otherwise(tmp_path):
     assert list(found.classes) == [composed, "tea"]
     assert len(found.noisy) == len(found.clean) == 2
     images = np.zeros((2, 4, 4), np.uint8)
-    with pytest.raises(
-        InputError, match=r"clean: label .*'cafe\\u0301' and 'caf\\xe9' differ in blanks, or in how"
-    ):
+    with pytest.raises(InputError, match=r"clean: label .*'cafe\\u0301' and 'caf\\xe9' differ in blanks"):
         pair((images, [composed, "tea"]), (images, [decomposed, "tea"]))
 
 

@@ -32,9 +32,14 @@ def prepare(config: DataParameters, images: ImageSet | None = None) -> Experimen
     spec = config.spec
     if spec.prepare is not None:
         return spec.prepare(config)
-    human = _human(config)  # before what may be a long download
+    human = None
+    if config.noise_type == "human":  # before what may be a long download
+        human = read_human_labels(config.human_labels, config.human_key)
     images = images or load_dataset(config.dataset)
-    split, corruption = _drawn(config, images, human)
+    split = _split(config, images)
+    if config.batch_size > len(split.noisy):
+        raise ConfigError(f"batch_size: {config.batch_size} is more than the {len(split.noisy)} noisy samples")
+    corruption = _corruption(config, images, split, human)
     device = torch.device(config.device)
 
     def labels(values: np.ndarray) -> torch.Tensor:
@@ -59,29 +64,10 @@ def prepare(config: DataParameters, images: ImageSet | None = None) -> Experimen
 
 
 def check_data(configs: Iterable[DataParameters]) -> None:
-    """Raises what :func:`prepare` would of any of these configurations; each data set is read once."""
-    sets: dict[str, ImageSet] = {}
-    looked_at = DataParameters.model_fields.keys() - {"seed", "noise", "device", "augment", "autoaugment"}
-    different = {str(config.model_dump(include=looked_at)): config for config in configs}
-    for config in different.values():
-        if config.spec.prepare is not None:
-            config.spec.prepare(config)
-            continue
-        human = _human(config)
-        if config.dataset not in sets:
-            sets[config.dataset] = load_dataset(config.dataset)
-        _drawn(config, sets[config.dataset], human)
-
-
-def _human(config: DataParameters) -> np.ndarray | None:
-    return read_human_labels(config.human_labels, config.human_key) if config.noise_type == "human" else None
-
-
-def _drawn(config: DataParameters, images: ImageSet, human: np.ndarray | None) -> tuple[Split, noise.NoisyLabels]:
-    split = _split(config, images)
-    if config.batch_size > len(split.noisy):
-        raise ConfigError(f"batch_size: {config.batch_size} is more than the {len(split.noisy)} noisy samples")
-    return split, _corruption(config, images, split, human)
+    """Raises what :func:`prepare` would of any of these configurations; each kind is tried once."""
+    tried = DataParameters.model_fields.keys() - {"seed", "noise", "device", "augment", "autoaugment"}
+    for config in {str(config.model_dump(include=tried)): config for config in configs}.values():
+        prepare(config)
 
 
 def _split(config: DataParameters, images: ImageSet) -> Split:
