@@ -111,7 +111,8 @@ BESIDE = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
 def wrong_values(field):
     """Values that a field of pydantic's must refuse."""
     outside = [getattr(m, n) + by for m in field.metadata for n, by in BESIDE.items() if hasattr(m, n)]
-    kinds = {kind for part in (field.annotation, *get_args(field.annotation)) for kind in WRONG if part is kind}
+    parts = (field.annotation, *get_args(field.annotation))
+    kinds = [kind for kind in WRONG if any(part is kind for part in parts)]
     shared = [[value for value in WRONG[kind] if value not in (field.default, "all")] for kind in kinds]
     return outside + (shared[0] if len(shared) == 1 else ["word", 5, [1]])
 
@@ -147,7 +148,7 @@ def generated():
     line = "correct images --verified v.csv --quiet"
     may_be = {"checkpoint": [[1], 5, True], "classes": ["word", 5, {"a": 1}], "flip": ["word", 2],
               "autoaugment": ["word", 2], "options": ["word", 5, [1]]}  # fmt: skip
-    for name in EMLCClassifier().get_params().keys() - {"verbose"}:
+    for name in sorted(EMLCClassifier().get_params().keys() - {"verbose"}):
         for value in may_be.get(name, ["word", [1], {"a": 1}, -1]):
             yield parameter(line, name, value)
 
