@@ -265,7 +265,7 @@ def test_merge_replaces_if_asked(tmp_path):
         (["work", "--piece-mb", "-1"], "--piece-mb"),
         (["collect", "nowhere"], "DIR: nowhere has no readable report.json"),
         (["join", "nowhere"], "DIR: nowhere has no readable report.json"),
-        (["work", "--out", "/dev/null/x"], "--out: /dev/null/x cannot be written to"),
+        (["work", "--out", "/dev/null/x"], "--out: /dev/null is a file, not a folder"),
     ],
 )
 def test_bad_input_is_refused_by_name(arguments, message, here, capsys):
