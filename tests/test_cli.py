@@ -85,8 +85,9 @@ def test_from_a_folder_to_a_corrected_csv_and_a_contact_sheet(images):
 def test_labels_from_a_csv_file_and_verified_images_without_a_given_label(images):
     rows = [f"{p.parent.name}/{p.name},{p.parent.name}" for p in images.rglob("*.png") if int(p.stem) >= 2]
     Path("labels.csv").write_text("\n".join(["path,label", *rows]))
-    options = ["-p", "epochs", "1", "--quiet", "--sheet", "s.svg", "--sheet-images", "3"]
+    options = ["-p", "epochs", "1", "--quiet", "--sheet", "s.svg", "--sheet-images", "3", "--report", "r.html"]
     main([*ARGUMENTS, "--labels", "labels.csv", *options])
+    assert Path("r.html").read_text().count("<figure>") == 3
     table = pd.read_csv("corrected.csv", keep_default_na=False)
     assert len(table) == 72
     assert list(table.loc[table["given_label"] == "", "path"]) == ["left/00.png", "right/01.png"]

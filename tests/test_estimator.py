@@ -116,6 +116,8 @@ class TestDigits:
         assert np.array_equal(back.predict_proba(digits.test[0]), fitted.predict_proba(digits.test[0]))
         assert np.array_equal(back.predict(digits.test[0]), fitted.predict(digits.test[0]))
         pd.testing.assert_frame_equal(back.correct_labels(), fitted.correct_labels())
+        ranks = fitted.correct_labels()["rank"].to_numpy()[fitted.suspects()]
+        assert ranks.tolist() == list(range(1, len(ranks) + 1))
         pd.testing.assert_frame_equal(back.correct_labels(digits.test), fitted.correct_labels(digits.test))
         pd.testing.assert_frame_equal(back.history_, fitted.history_)
         assert back.get_params() == fitted.get_params()

@@ -21,6 +21,8 @@ from ..estimator.folder import (
     write_table,
 )
 from ..estimator.images import read_labels
+from ..estimator.report import report as report_page
+from ..estimator.report import write_report
 from ..runtime.parameters import refuse_unknown
 from .parameters import Described, PathOf, given
 
@@ -58,10 +60,13 @@ def _sections():
     help="The most suspicious images.",
 )
 @click.option("--sheet-images", type=int, default=48, metavar="N", show_default=True, help="How many.")
+@click.option(
+    "--report", type=PathOf(), metavar="FILE.html", help="A page of the same images, to check them in a browser."
+)
 @click.option("--save", type=PathOf(), metavar="FILE", help="Keep the trained networks, for EMLCClassifier.load.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @given
-def command(images, verified, labels, out, sheet, sheet_images, save, quiet, parameters):
+def command(images, verified, labels, out, sheet, sheet_images, report, save, quiet, parameters):
     """Learn from a FOLDER of images with partly wrong labels, and a CSV file of a few verified ones.
 
     \b
@@ -74,7 +79,7 @@ def command(images, verified, labels, out, sheet, sheet_images, save, quiet, par
     refuse_unknown(parameters, known)
     start = Path(str(parameters.get("start", "")))
     check_outputs(
-        {"--out": out, "--sheet": sheet, "--save": save},
+        {"--out": out, "--sheet": sheet, "--report": report, "--save": save},
         [verified, labels, start if start.is_file() else None],
         images,
     )
@@ -92,8 +97,12 @@ def command(images, verified, labels, out, sheet, sheet_images, save, quiet, par
     write_table(table, out)
     suspicious = corrected.nsmallest(sheet_images, "rank")
     write_sheet(sheet_of(suspicious, images, "FOLDER"), sheet)
+    if report is not None:
+        write_report(report_page(table, suspicious, images), report)
     if save is not None:
         estimator.save(save)
     changed = int((table["given_label"].notna() & (table["given_label"] != table["corrected_label"])).sum())
     print(f"{out}: {len(table)} images, {len(images_verified)} of them verified, {changed} labels changed")
     print(f"{sheet}: the {len(suspicious)} most suspicious images")
+    if report is not None:
+        print(f"{report}: the same as a page")

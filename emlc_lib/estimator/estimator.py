@@ -208,6 +208,10 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         pixels = images.pixels(self.image_size_, self.channels_, show=self.verbose)
         return correction_frame(images.names, self.classes_, self._correct(pixels, images.labels))
 
+    def suspects(self, noisy: Any = None) -> np.ndarray:
+        """(n,) int64, places of the images in the table of :meth:`correct_labels`, most suspicious label first."""
+        return np.argsort(self.correct_labels(noisy)["rank"].to_numpy())
+
     def save(self, path: str | Path) -> None:
         """Writes everything to one safetensors file, atomically; parameters are JSON in its header."""
         check_is_fitted(self, "classes_")

@@ -38,7 +38,8 @@ def table_1(seeds: int = 5, datasets: Sequence[str] = TABLE_1_DATASETS, **common
     configs = []
     for dataset in dict.fromkeys(datasets):
         noises = [f"{kind}:{rate}" for name, kind, rate in TABLE_1_COLUMNS if name == dataset]
-        for methods, ks in ((["emlc"], [1, 5]), ([name for name in METHODS if name != "emlc"], [1])):
+        others = [name for name, method in METHODS.items() if name != "emlc" and not method.extension]
+        for methods, ks in ((["emlc"], [1, 5]), (others, [1])):
             configs += grid(noises, methods, ks, range(seeds), dataset=dataset, **common)
     return sorted(configs, key=lambda config: config.seed)
 

@@ -76,6 +76,7 @@ class Method(ABC):
         always_with_k: whether figures say k = 1, too.
         look: its colour and marker in figures.
         sees_noise: whether it looks at the noisy set's labels at all.
+        extension: whether it is this project's own, in no table of the paper.
         parallel: whether several processes can share its batches (:mod:`emlc_lib.runtime.parallel`).
         stream: the number of its random stream (:meth:`generator`), made from its name unless given.
         Parameters: all that it looks at.
@@ -92,6 +93,7 @@ class Method(ABC):
     always_with_k: ClassVar[bool] = False
     look: ClassVar[tuple[str, str]] = ("#CC79A7", "x")
     sees_noise: ClassVar[bool] = True
+    extension: ClassVar[bool] = False
     parallel: ClassVar[bool] = False
     stream: ClassVar[int]
     Parameters: ClassVar[type[MethodParameters]] = MethodParameters

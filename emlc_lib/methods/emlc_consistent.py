@@ -22,7 +22,7 @@ from ..core.meta_gradient import batch_statistics_only
 from .emlc import EMLC, Draw
 
 
-class EMLCConsistent(EMLC, name="emlc_consistent", label="EMLC, consistent teacher"):
+class EMLCConsistent(EMLC, name="emlc_consistent", label="EMLC, consistent teacher", extension=True):
     """``confident`` in the log is the share of noisy images that the teacher is sure of."""
 
     look = ("#882255", "D")
