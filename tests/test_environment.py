@@ -22,7 +22,13 @@ LOCK = (ROOT / "requirements.lock").read_text()
 # What the project was asked to be built from.
 ASKED = {"torch", "torchvision", "jupyterlab", "matplotlib", "scikit-learn", "papermill", "nbval", "seaborn"}
 # Where the extra `notebooks` may be imported, and what it has beside programs.
-NOTEBOOKS_ONLY = ("experiments/figures/", "experiments/notebook.py", "runtime/widgets.py", "estimator/paging.py")
+NOTEBOOKS_ONLY = (
+    "experiments/figures/",
+    "experiments/notebook.py",
+    "experiments/explorers.py",
+    "runtime/widgets.py",
+    "estimator/paging.py",
+)
 IMPORTED_EXTRA = {"IPython", "ipywidgets", "seaborn", "papermill", "nbformat", "nbclient", "jupyterlab", "nbval"}
 OWN = {"emlc_lib", "benchmarks"}
 OTHER_NAMES = {"IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
