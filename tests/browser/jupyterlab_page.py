@@ -150,10 +150,11 @@ class NotebookPage:
         self.wait(30, "a cell that runs or has run", lambda: set(self.prompts()) != {"[ ]:"})
         self.wait(seconds, "the end of the last cell", lambda: "[*]:" not in self.prompts())
 
-    def step_up(self) -> None:
-        """Moves the first slider or number by one step up, with the keyboard."""
-        control = self.find(".jupyter-widgets .noUi-handle, .jupyter-widgets input[type=number]")[0]
-        control.send_keys(Keys.ARROW_UP, Keys.TAB)
+    def press(self, arrow: str) -> None:
+        """Moves the first slider, number or menu by one step with an arrow key: UP or DOWN."""
+        kinds = (".noUi-handle", "input[type=number]", "select")
+        control = self.find(", ".join(f".jupyter-widgets {kind}" for kind in kinds))[0]
+        control.send_keys(getattr(Keys, f"ARROW_{arrow}"), Keys.TAB)
 
     def widget_image(self) -> str:
         """The address of the picture in the first widget that has one; empty without."""

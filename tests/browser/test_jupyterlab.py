@@ -13,14 +13,17 @@ import pytest
 pytest.importorskip("selenium")
 from jupyterlab_page import CHROMEDRIVER, CHROMIUM, NotebookPage, chromium, jupyterlab
 
-NOTEBOOKS = ("02_teacher", "10_your_data")
+# With the arrow key that moves the first control of the first widget, some of which begin at their end.
+NOTEBOOKS = {
+    "01_meta_gradient": "UP", "02_teacher": "UP", "08_tables": "UP", "10_your_data": "UP", "13_explore": "DOWN",
+}  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 600  # for all cells of a notebook
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 pytestmark = pytest.mark.browser
 # `stored` is the file; `opened` and `ran` are what is seen of its cells before and after running them all.
-Visit = namedtuple("Visit", "stored opened ran page")
+Visit = namedtuple("Visit", "name stored opened ran page")
 
 
 def visit(path, folder, photographs):
@@ -42,7 +45,7 @@ def visit(path, folder, photographs):
                 page.run_all(SECONDS)
             finally:
                 page.photograph(photographs, path.stem)
-            yield Visit(stored, opened, page.cells(), page)
+            yield Visit(path.stem, stored, opened, page.cells(), page)
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS)
@@ -99,7 +102,7 @@ def test_widgets_appear_and_follow_their_control(visited):
     before = visited.page.widget_image()
     assert bool(before) == (sum(seen(visited.ran, "widgets")) > 0)
     if before:
-        visited.page.step_up()
+        visited.page.press(NOTEBOOKS[visited.name])
         assert visited.page.wait(30, "another picture", lambda: visited.page.widget_image() not in ("", before))
 
 
