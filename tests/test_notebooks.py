@@ -38,7 +38,7 @@ class TestEveryNotebook:
     def test_has_one_parameters_cell_and_checks_injected_names(self, path):
         code = cells(path)
         (parameters,) = [c for c in code if "parameters" in c.metadata.get("tags", [])]
-        assert "check_parameters()" in code[code.index(parameters) + 1].source
+        assert "check_parameters(" in code[code.index(parameters) + 1].source
         assert all(re.match(r"\w+ = ", line) for line in parameters.source.splitlines())
         assert not [c for c in code if "injected-parameters" in c.metadata.get("tags", [])]
 

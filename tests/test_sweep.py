@@ -127,7 +127,7 @@ def test_tables_are_found_wherever_a_notebook_runs(tmp_path, monkeypatch):
     assert len(committed_table("step_cost_resnet34_cpu.csv")) > 5
     pd.DataFrame({"a": [1]}).to_csv(tmp_path / "own.csv", index=False)
     assert committed_table("own.csv")["a"].tolist() == [1]
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv is neither"):
+    with pytest.raises(ConfigError, match=r"nowhere\.csv is neither"):
         committed_table("nowhere.csv")
 
 

@@ -4,6 +4,24 @@ from __future__ import annotations
 
 import pandas as pd
 
+# Columns of the tables of benchmarks.step_cost and benchmarks.data_throughput.
+COST_COLUMNS = (
+    "variant", "seconds", "ratio", "low", "high", "peak_MiB", "model", "noisy", "clean", "repeats", "hardware",
+    "threads", "torch",
+)  # fmt: skip
+RATE_COLUMNS = ("pipeline", "how", "batch", "images_per_second", "repeats", "hardware", "threads", "torch")
+
+# What is looked at in those of step_cost, by the parameter of 12_cost that names the table.
+_BFLOAT16 = ("plain SGD, bfloat16", "EMLC k=1, bfloat16")
+_K = [f"EMLC{how} k={k}" for how in ("", ", teacher recomputed") for k in (1, 5)]
+VARIANTS = {
+    "steps": ["plain SGD", "EMLC k=1", "EMLC k=5", "EMLC k=5, primal shared", "forward mode, primal shared",
+              "through the update by autograd, k=1", "forward mode, torch.func.jvp", "double backward instead"],
+    "methods": ["plain SGD", "EMLC k=1", "EMLC k=5", "MLC, double backward", "MLC, forward mode"],
+    "narrow": ["plain SGD", "EMLC k=1", *_BFLOAT16],
+    "growth": [*_K, "through the updates k=1"],
+}  # fmt: skip
+
 
 def by_variant(cost: pd.DataFrame, column: str) -> pd.Series:
     """A column of a table of costs by the name of what was measured."""

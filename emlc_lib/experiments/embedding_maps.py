@@ -14,6 +14,7 @@ from sklearn.preprocessing import normalize
 
 from ..data.datasets import ImageSet
 from ..networks.probes import embeddings
+from ..runtime.parameters import ConfigError
 from ..runtime.randomness import Stream
 from ..training.start import starting_classifier
 from .runs import Run
@@ -37,6 +38,19 @@ def separation(points: np.ndarray, labels: np.ndarray, *, neighbours: int = 10) 
 
 
 START = "the start"
+
+NUMBER_COLUMNS = ("silhouette", "knn", "map_silhouette", "map_knn", "test_accuracy", "n")
+POINT_COLUMNS = ("name", "seed", "label", "class", "x", "y")
+
+
+def check_number(n: int, images: ImageSet) -> None:
+    """Raises a ConfigError unless the first n test images are enough for a 5-fold cross-validation by class."""
+    counts = np.bincount(images.test_labels[:n], minlength=len(images.classes))
+    if counts.min() < 5:
+        raise ConfigError(
+            f"n: the first {n} test images have {counts.min()} of class {images.classes[counts.argmin()]!r}; at "
+            "least 5 of each are needed"
+        )
 
 
 def map_embeddings(

@@ -82,6 +82,10 @@ class _Observed(EMLC):
         return gradient_vector(surrogate(vectors, labels), self.teacher).double()
 
 
+# Of gradient_errors below each other, with the seed in front.
+GRADIENT_COLUMNS = ("seed", "step", "kind", "relative_error", "cosine", "scale")
+
+
 @at_own_precision
 def gradient_errors(
     config: Config, data: ExperimentData, *, updates: int = 10, epochs: int | None = None, show: bool = True

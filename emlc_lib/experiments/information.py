@@ -44,12 +44,14 @@ def best_information(table: pd.DataFrame) -> pd.DataFrame:
     """By noise rate, the kind of the highest mean, the next, and their difference paired by seed.
 
     Returns:
-        One row per rate: ``best``, ``next``, ``difference`` in points, ``±`` half of its 95 % interval, ``pairs``
-        and ``verdict``.
+        One row per rate that has two of them: ``best``, ``next``, ``difference`` in points, ``±`` half of its
+        95 % interval, ``pairs`` and ``verdict``.
     """
     rows = []
     for noise, part in by_information(table).groupby(level="noise"):
         part = part.droplevel("noise").dropna(axis=1, how="all")
+        if len(part.columns) < 2:
+            continue
         best, second = part.mean().sort_values(ascending=False).index[:2]
         found = paired(part[best], part[second])
         rows.append(

@@ -24,6 +24,20 @@ from ..training.evaluation import predict
 from ..training.trainer import train
 from .statistics import by_seed, paired
 
+# What 10_your_data looks at in the table of benchmarks.label_errors.
+LABEL_ERROR_COLUMNS = (
+    "dataset", "labels", "preset", "seed", "n_noisy", "n_clean", "wrong_share", "what", "auc", "precision",
+    "test_accuracy", "folds", "hardware", "torch", "cleanlab", "command",
+)  # fmt: skip
+LABEL_ERROR_ROWS = {
+    "what": [
+        "EMLC: student and teacher", "EMLC: gate", "cleanlab, out of fold: self confidence",
+        "cleanlab, clean set only: self confidence", "student: emlc", "student: cross_entropy",
+        "student: clean_only",
+    ],
+    "labels": ["aggre_label", "random_label1", "random_label2", "random_label3", "worse_label"],
+}  # fmt: skip
+
 
 def ranking_quality(suspicion: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
     """How well a score finds the wrong labels.
@@ -73,20 +87,28 @@ def correction_quality(
     Returns:
         ``right before`` and ``right after``, shares of all labels; ``repaired``, the share of the wrong ones whose
         corrected label is the true one; ``spoilt``, the share of the right ones that were changed; ``AUC`` of the
-        suspicion (:func:`ranking_quality`).
-
-    Raises:
-        ValueError: all given labels are right, or all are wrong.
+        suspicion (:func:`ranking_quality`). NaN where no label is wrong, or none right, and so there is nothing
+        to find.
     """
     given, corrected, true = (np.asarray(labels) for labels in (given, corrected, true))
     wrong, right_now = given != true, corrected == true
     return {
         "right before": float((~wrong).mean()),
         "right after": float(right_now.mean()),
-        "repaired": float(right_now[wrong].mean()),
-        "spoilt": float((~right_now)[~wrong].mean()),
-        "AUC": ranking_quality(suspicion, wrong)["auc"],
+        "repaired": float(right_now[wrong].mean()) if wrong.any() else float("nan"),
+        "spoilt": float((~right_now)[~wrong].mean()) if not wrong.all() else float("nan"),
+        "AUC": ranking_quality(suspicion, wrong)["auc"] if 0 < wrong.sum() < len(wrong) else float("nan"),
     }
+
+
+def some_right_and_wrong(wrong: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of n samples with a right label and then n with a wrong one, or of as many as there are.
+
+    Args:
+        wrong: (n,) bool, which labels are.
+    """
+    groups = np.flatnonzero(~wrong), np.flatnonzero(wrong)
+    return np.concatenate([rng.choice(group, min(n, len(group)), replace=False) for group in groups])
 
 
 def by_gate(gate: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:

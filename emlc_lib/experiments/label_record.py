@@ -17,6 +17,7 @@ from ..data.experiment_data import ExperimentData
 from ..methods.emlc import EMLC
 from ..runtime.checkpoint import read_npz, write_atomically
 from ..runtime.execution import at_own_precision
+from ..runtime.files import as_path
 from ..runtime.parameters import ConfigError
 from ..runtime.places import REPOSITORY
 from ..runtime.progress import progress
@@ -84,7 +85,7 @@ class LabelRecord:
         Raises:
             ConfigError: there is neither, or it holds something else.
         """
-        places = (Path(path), REPOSITORY / "figures" / path)
+        places = (as_path(path, "record"), REPOSITORY / "figures" / path)
         found = next((place for place in places if place.is_file()), None)
         if found is None:
             raise ConfigError(f"record: {path} is neither a file nor one in the repository's figures/")

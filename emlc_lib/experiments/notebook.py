@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,38 @@ from ..runtime.places import REPOSITORY
 from ..runtime.provenance import provenance
 from ..runtime.user_tables import read_table
 from ..training.config import Config
+from ..training.presets import make_config
 from .runs import is_finished
 from .statistics import told
-from .sweep import listed
+from .studies import look_ahead
+from .sweep import grid, listed
 from .tables import caption
 
 # What a parameter of this name, or each one of its list, may be, where a notebook has it; both ends belong to it.
 RANGES = {
     "seed": (0, 2**31 - 1), "seeds": (0, 2**31 - 1), "k": (1, 1000), "ks": (1, 1000), "noise": (0, 1),
-    "lrs": (1e-6, 10), "momenta": (0, 0.999), "n": (10, 10**9), "suspicious": (1, 10**6), "processes": (1, 10**6),
+    "noises": (0, 1), "lrs": (1e-6, 10), "momenta": (0, 0.999), "n": (50, 10**9), "suspicious": (1, 10**6),
+    "processes": (1, 10**6), "epochs": (1, 10**6), "jobs": (1, 10**4), "image_size": (4, 1024),
+    "patience": (1, 10_000),
 }  # fmt: skip
 
 # None, or a folder that is written to.
 FOLDERS = ("figures", "runs", "save")
 
+# What of a grid of runs a parameter has several of.
+PLURAL = {"noise": "noises", "noise_type": "noises", "method": "methods", "meta_weights": "weights"}
+
 KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "text"}
 
 
-def check_parameters() -> None:
+def check_parameters(**ranges: tuple[float, float]) -> None:
     """Refuses what is wrong with a notebook's parameters, right after the cell that has them.
 
     That is an injected name that the cell does not have (papermill itself accepts ``-p nosie 0.9``), a value of
     another type than the default there, one out of its range, or a folder that cannot be written to.
+
+    Args:
+        ranges: by parameter, the notebook's own where :data:`RANGES` says too little.
 
     Raises:
         ConfigError: says which, and what is allowed.
@@ -58,11 +69,13 @@ def check_parameters() -> None:
     refuse_unknown([name for i in injected for name in _parameters(sources[i])], defaults)
     values = {name: variables.get(name, default) for name, default in defaults.items()}
     for name, value in values.items():
-        _check_value(name, value, defaults[name])
+        _check_value(name, value, defaults[name], RANGES | ranges)
     check_options(variables.get("options"), values.keys() - {"options"})
+    if {"csv", "dataset", "preset"} <= values.keys():
+        _check_grid(values)
 
 
-def _check_value(name: str, value: Any, default: Any) -> None:
+def _check_value(name: str, value: Any, default: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
     many = isinstance(default, list)
     if many:
         listed(**{name: value})
@@ -71,10 +84,28 @@ def _check_value(name: str, value: Any, default: Any) -> None:
         allowed = {float: (int, float), str: (str, int, float) if many else (str, type(None))}.get(kind, kind)
         if kind in KINDS and (not isinstance(one, allowed) or (isinstance(one, bool) and kind is not bool)):
             raise ConfigError(f"{name}: must be {'a list of ' if many else ''}{KINDS[kind]} (got {value!r})")
-        if name in RANGES and not RANGES[name][0] <= one <= RANGES[name][1]:
-            raise ConfigError(f"{name}: must be from {RANGES[name][0]} to {RANGES[name][1]} (got {value!r})")
+        if default is None and name in ranges and one is not None and type(one) is not int:
+            raise ConfigError(f"{name}: must be None or an integer (got {value!r})")
+        low, high = ranges.get(name, (-math.inf, math.inf))
+        if isinstance(one, int | float) and not low <= one <= high:
+            raise ConfigError(f"{name}: must be from {low} to {high} (got {value!r})")
     if name in FOLDERS and default is None and value not in (None, ""):
         writable_folder(value, name)
+
+
+def _check_grid(values: Mapping[str, Any]) -> None:
+    """Whether there are such runs, though a table of finished ones be read in their place."""
+    common = {name: values[name] for name in ("dataset", "preset")}
+    try:
+        noises = listed(noises=values.get("noises", [values.get("noise")]))[0]
+        grid(noises, values.get("methods", ["emlc"]), [1], values["seeds"], **common)
+        for weights in values.get("weights", []):
+            make_config(meta_weights=weights, **common)
+        if "equal" in values:
+            look_ahead(values["ks"], values["weights"], equal=values["equal"])
+    except ConfigError as error:
+        name, colon, rest = str(error).partition(":")
+        raise ConfigError((name if name in values else PLURAL.get(name, name)) + colon + rest) from None
 
 
 def describe(config: Config) -> str:
@@ -116,23 +147,29 @@ def show_figure(figure: Figure, name: str = "", folder: str | Path | None = None
     plt.close(figure)  # or the kernel shows it once more
 
 
-def committed_table(name: str, needed: Sequence[str] = (), parameter: str = "csv") -> pd.DataFrame:
+def committed_table(
+    name: str, needed: Sequence[str] = (), parameter: str = "csv", rows: Mapping[str, Iterable[str]] | None = None
+) -> pd.DataFrame:
     """Reads a CSV: the file of that path or, wherever the notebook runs, the committed one in ``figures/``.
 
     Args:
         needed: columns that it must have. parameter: the name's own, for messages.
+        rows: by column, what must be there in some row.
 
     Raises:
-        FileNotFoundError: there is neither.
-        ConfigError: it is no table, has no rows, or lacks a column.
+        ConfigError: there is neither, it is no table, has no rows, or lacks a column or a row.
     """
     for path in (as_path(name, parameter), REPOSITORY / "figures" / name):
         if path.is_file():
             table = read_table(path, parameter, needed, strip=False)
             if table.empty:
                 raise ConfigError(f"{parameter}: {path} has no rows")
+            for column, values in (rows or {}).items():
+                lacking = [value for value in values if value not in set(table[column].str.strip())]
+                if lacking:
+                    raise ConfigError(f"{parameter}: {path} has no row whose {column} is {lacking[0]!r}")
             return pd.read_csv(io.StringIO(table.to_csv(index=False)))
-    raise FileNotFoundError(f"{parameter}: {name} is neither a file nor a table in the repository's figures/")
+    raise ConfigError(f"{parameter}: {name} is neither a file nor a table in the repository's figures/")
 
 
 def origin(name: str, table: pd.DataFrame) -> str:

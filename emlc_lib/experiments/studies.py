@@ -14,7 +14,14 @@ from ..training.presets import make_config
 from .runs import Run
 from .statistics import paired
 from .sweep import listed, sweep
-from .tables import run_table
+from .tables import RUN_COLUMNS, run_table
+
+# Columns of study_table and curve_table.
+STUDY_COLUMNS = ("name", "meta_weights", *RUN_COLUMNS)
+CURVE_COLUMNS = (
+    "name", "seed", "digest", "noise", "step", "epoch", "recovery_all", "recovery_wrong", "confirmed_wrong",
+    "meta_loss",
+)  # fmt: skip
 
 Study = Mapping[str, Mapping[str, Any]]
 
@@ -97,8 +104,7 @@ def look_ahead(ks: Iterable[int], weights: Iterable[str], *, equal: str = "batch
     return {
         f"{kind}, k = {k}": {"k": k, "meta_weights": kind} | ({"epochs": k * epochs} if equal == "updates" else {})
         for k in ks
-        for kind in weights
-        if k > 1 or kind == "paper"
+        for kind in (weights if k > 1 else ["paper"])
     }
 
 

@@ -56,7 +56,7 @@ def grid(
     noises, methods, ks, seeds = listed(noises=noises, methods=methods, ks=ks, seeds=seeds)
     configs: dict[str, Config] = {}
     for seed, noise, method in itertools.product(seeds, noises, methods):
-        values = common | _noise(noise)
+        values = common | noise_parameters(noise)
         known = METHODS.get(method, METHODS["emlc"])  # make_config refuses what is unknown
         for k in ks if known.looks_ahead else [None]:
             config = make_config(method=method, k=k, seed=seed, **values)
@@ -64,7 +64,8 @@ def grid(
     return list(configs.values())
 
 
-def _noise(noise: object) -> dict[str, object]:
+def noise_parameters(noise: object) -> dict[str, object]:
+    """``noise_type`` and ``noise``, as far as they are in an element of the ``noises`` of :func:`grid`."""
     if noise is None or noise == "real":
         return {} if noise is None else {"noise_type": noise}
     kind, typed, rate = str(noise).rpartition(":")

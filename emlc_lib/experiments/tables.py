@@ -50,6 +50,16 @@ _TABLE_2: list[tuple[str, str, bool, float]] = [
     ("EMLC (k = 1)", "emlc k=1", True, 79.35), ("EMLC (k = 5)", "emlc k=5", True, 78.16),
 ]  # fmt: skip
 
+# Columns of a table of runs, one row a run.
+_SETTING = ("dataset", "preset", "noise_type", "noise", "method", "k", "seed")
+_RESULTS = (
+    "test_accuracy", "best_epoch", "last_test_accuracy", "last_teacher_test_accuracy", "last_recovery_all",
+    "last_recovery_wrong", "last_confirmed_wrong", "last_gate_right", "last_gate_wrong", "wrong_share",
+)  # fmt: skip
+RUN_COLUMNS = (
+    *_SETTING, "digest", *_RESULTS, "steps", "seconds", "threads", "hardware", "torch", "python", "command",
+)  # fmt: skip
+
 # Kinds of noise that have a rate.
 RATED = ("symmetric", "asymmetric")
 
@@ -67,18 +77,14 @@ def paper_accuracy(config: Config) -> tuple[float, float | None] | None:
 def run_table(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per run: setting, results (accuracies, recovery and gate in [0, 1]), and where they come from.
 
-    This is what is committed as CSV beside a figure.
+    The columns are :data:`RUN_COLUMNS`. This is what is committed as CSV beside a figure.
     """
     rows = []
     for run in runs:
         config, result, source = run.config, run.result, run.result["provenance"]
-        names = ["dataset", "preset", "noise_type", "noise", "method", "k", "seed"]
         row = {"k": 1} | config.model_dump()  # methods without look-ahead steps have no k
-        row = {name: row[name] for name in names} | {"digest": run.digest}
-        names = ["test_accuracy", "best_epoch", "last_test_accuracy", "last_teacher_test_accuracy"]
-        names += ["last_recovery_all", "last_recovery_wrong", "last_confirmed_wrong"]
-        names += ["last_gate_right", "last_gate_wrong", "wrong_share"]
-        row |= {name: result.get(name, float("nan")) for name in names}
+        row = {name: row[name] for name in _SETTING} | {"digest": run.digest}
+        row |= {name: result.get(name, float("nan")) for name in _RESULTS}
         row |= {"steps": result["steps"], "seconds": result["seconds"], "threads": source["hardware"]["threads"]}
         row["hardware"] = source["hardware"].get("gpu") or source["hardware"]["processor"]
         row |= {name: source["versions"][name] for name in ("torch", "python")} | {"command": result["command"]}
@@ -194,7 +200,8 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
             found = paired(best, 100 * other.set_index("seed")["test_accuracy"])
             row |= {f"minus {name}": found.mean, f"± {name}": found.half, f"verdict {name}": found.verdict}
         rows.append(row)
-    return pd.DataFrame(rows).round(2)
+    columns = [f"{what}{name}" for name in baselines for what in ("minus ", "± ", "verdict ")]
+    return pd.DataFrame(rows, columns=["noise_type", "noise", "emlc", "k", *columns]).round(2)
 
 
 def gap_to_best(
