@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emlc_lib import make_config, run
+from emlc_lib import ConfigError, make_config, run
 from emlc_lib.data.datasets import load_dataset
-from emlc_lib.experiments.embedding_maps import START, captions, map_embeddings, separation
+from emlc_lib.experiments.embedding_maps import START, captions, check_number, map_embeddings, separation
 
 
 def silhouette_by_loop(points, labels):
@@ -72,3 +72,10 @@ def test_captions_name_the_accuracy_where_there_is_one():
         "start": "silhouette 0.012, 10-NN 50.0 %",
         "MLC": "silhouette -0.010, 10-NN 60.4 %, test 55.0 %",
     }
+
+
+def test_too_few_images_for_a_cross_validation_are_refused():
+    images = load_dataset("digits")
+    check_number(100, images)
+    with pytest.raises(ConfigError, match=r"^n: the first 50 test images have 1 of class '3'"):
+        check_number(50, images)

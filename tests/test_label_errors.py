@@ -13,6 +13,7 @@ from emlc_lib.experiments.label_errors import (
     gaps,
     out_of_fold,
     ranking_quality,
+    some_right_and_wrong,
     suspicions,
 )
 from emlc_lib.training.evaluation import predict
@@ -50,6 +51,18 @@ class TestQuality:
         given, true = np.array(list("abcd")), np.array(list("abdc"))
         found = correction_quality(given, np.array(list("acdd")), true, np.array([0, 1, 2, 3]))
         assert found == {"right before": 0.5, "right after": 0.5, "repaired": 0.5, "spoilt": 0.5, "AUC": 1.0}
+
+    def test_without_wrong_labels_there_is_nothing_to_find(self):
+        labels = np.array(list("aab"))
+        found = correction_quality(labels, np.array(list("aaa")), labels, np.arange(3))
+        assert (found["right before"], found["right after"], found["spoilt"]) == (1, 2 / 3, 1 / 3)
+        assert np.isnan([found["repaired"], found["AUC"]]).all()
+
+    def test_some_right_and_wrong(self):
+        wrong = np.array([True, False, True, True, False])
+        chosen = some_right_and_wrong(wrong, 3, np.random.default_rng(0))
+        assert wrong[chosen].tolist() == [False, False, True, True, True]
+        assert len(set(chosen)) == 5
 
     def test_bands_of_the_gate(self):
         gate = np.array([0.0, 0.1, 0.6, 1.0, 0.95])

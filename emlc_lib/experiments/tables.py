@@ -207,12 +207,15 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
 def gap_to_best(
     table: pd.DataFrame, k: int, baselines: Sequence[str] = ("cross_entropy", "clean_only")
 ) -> pd.Series:
-    """EMLC's mean test accuracy minus the best baseline's, in points, by noise setting; see :func:`compare`."""
+    """EMLC's mean test accuracy minus the best baseline's, in points, by noise setting; see :func:`compare`.
+
+    Settings without any baseline are left out.
+    """
     emlc = table[(table["method"] == "emlc") & (table["k"] == k)]
     others = table[table["method"].isin(baselines)]
     compared = compare(pd.concat([emlc, others]), baselines)
     gaps = compared[[f"minus {name}" for name in baselines]].min(axis=1)
-    return gaps.set_axis([noise_label(row.noise_type, row.noise) for row in compared.itertuples()])
+    return gaps.set_axis([noise_label(row.noise_type, row.noise) for row in compared.itertuples()]).dropna()
 
 
 def noise_label(kind: str, rate: float, key: str = "") -> str:

@@ -64,7 +64,7 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
             )  # fmt: skip
         labels = [f"{row.noise_type}\n{100 * row.noise:g} %" for row in settings.itertuples()]
         axis.set_xticks(range(len(settings)), labels)
-        axis.set_xlim(-0.5, len(settings) - 0.5)
+        axis.set_xlim(-0.5, max(1, len(settings)) - 0.5)
         axis.set_ylabel("test accuracy, %")
         n = seed_count(table.groupby(["method", "k", "noise_type", "noise"])["seed"].nunique())
         axis.set_title(f"{table['dataset'].iloc[0]}, preset {table['preset'].iloc[0]}, {n}", fontsize=11)
