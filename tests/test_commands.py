@@ -102,6 +102,24 @@ class TestParameters:
         assert capsys.readouterr().out.startswith(f"{config.name}: test accuracy ")
 
 
+def test_a_table_that_cannot_be_written_says_where_the_runs_are(tmp_path, capsys, monkeypatch):
+    write = pd.DataFrame.to_csv
+
+    def full(table, path, **options):
+        if Path(path).name.startswith("t.csv"):
+            raise OSError(28, "No space left on device", str(path))
+        return write(table, path, **options)
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    words = "sweep -p dataset digits -p noise 0.5 -p method cross_entropy -p epochs 1 -p n_noisy 200 -p device cpu"
+    with pytest.raises(SystemExit, match="2"):
+        main([*words.split(), "--jobs", "1", "--runs", str(tmp_path / "runs"), "--csv", str(tmp_path / "t.csv")])
+    (last,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "No space left on device" in last
+    assert last.endswith(f"; the 1 runs are kept in {tmp_path / 'runs'}")
+    assert len(find_runs(tmp_path / "runs")) == 1
+
+
 def test_the_readmes_sweep_is_that_of_the_committed_rows(tmp_path):
     line = re.search(r"^emlc (sweep [^`]*) --jobs", (ROOT / "README.md").read_text(), re.M)[1]
     listed = ["--list", "-p", "device", "cpu", "--csv", str(tmp_path / "runs.csv")]

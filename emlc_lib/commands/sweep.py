@@ -7,7 +7,7 @@ import click
 from ..experiments.sweep import product, sweep
 from ..experiments.tables import accuracy_table, run_table
 from ..runtime.files import write_atomically
-from ..runtime.parameters import ConfigError
+from ..runtime.parameters import ConfigError, Expected
 from .jobs import job_options, list_or_submit, of_a_cluster, resource_section
 from .parameters import Described, flat, given
 
@@ -37,6 +37,9 @@ def command(parameters, jobs, listed, submitted, resources, estimate, runs, csv)
     if resources or estimate:
         raise ConfigError("--resource and --estimate: are for jobs of a cluster; add --list or --submit")
     finished = sweep(product(**parameters), root=runs, jobs=jobs)
-    if csv:
-        write_atomically(csv, lambda path: run_table(finished).to_csv(path, index=False))
-    print(accuracy_table(finished).to_string(index=False))
+    try:
+        if csv:
+            write_atomically(csv, lambda path: run_table(finished).to_csv(path, index=False))
+        print(accuracy_table(finished).to_string(index=False))
+    except (Expected, OSError) as error:
+        raise ConfigError(f"{error}; the {len(finished)} runs are kept in {finished[0].folder.parent}") from error
