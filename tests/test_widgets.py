@@ -13,7 +13,7 @@ from emlc_lib.runtime.widgets import figure_below
 
 def test_the_figure_follows_the_control():
     mpl.use("agg")
-    drawn = []
+    drawn, others = [], plt.get_fignums()
 
     def draw(value):
         drawn.append(value)
@@ -29,4 +29,4 @@ def test_the_figure_follows_the_control():
     assert drawn == [3, 7]
     pictures = [np.asarray(Image.open(io.BytesIO(png))) for png in (first, bytes(box.children[1].value))]
     assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
-    assert not plt.get_fignums()  # or they would fill the memory
+    assert plt.get_fignums() == others  # or they would fill the memory
