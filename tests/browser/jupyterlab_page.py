@@ -17,7 +17,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")  # Debian's names
 # Root needs --no-sandbox; with the host rules no name but loopback's is looked up.
@@ -151,10 +151,13 @@ class NotebookPage:
         self.wait(seconds, "the end of the last cell", lambda: "[*]:" not in self.prompts())
 
     def press(self, arrow: str) -> None:
-        """Moves the first slider, number or menu by one step with an arrow key: UP or DOWN."""
+        """Moves the first slider or number by one step with an arrow key, UP or DOWN; of a menu takes the first."""
         kinds = (".noUi-handle", "input[type=number]", "select")
         control = self.find(", ".join(f".jupyter-widgets {kind}" for kind in kinds))[0]
-        control.send_keys(getattr(Keys, f"ARROW_{arrow}"), Keys.TAB)
+        if control.tag_name == "select":  # whose keys open a list where there is no window manager
+            Select(control).select_by_index(0)
+        else:
+            control.send_keys(getattr(Keys, f"ARROW_{arrow}"), Keys.TAB)
 
     def widget_image(self) -> str:
         """The address of the picture in the first widget that has one; empty without."""
