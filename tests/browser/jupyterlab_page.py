@@ -151,7 +151,7 @@ class NotebookPage:
         self.wait(seconds, "the end of the last cell", lambda: "[*]:" not in self.prompts())
 
     def press(self, arrow: str) -> None:
-        """Moves the first slider or number by one step with an arrow key, UP or DOWN; of a menu takes the first."""
+        """Moves the first slider or number by one step with an arrow key, UP or DOWN; takes a menu's first."""
         kinds = (".noUi-handle", "input[type=number]", "select")
         control = self.find(", ".join(f".jupyter-widgets {kind}" for kind in kinds))[0]
         if control.tag_name == "select":  # whose keys open a list where there is no window manager
