@@ -134,7 +134,7 @@ def generated():
         for value in values:
             yield parameter("run", name, value, **base | ({} if name == "method" else {"method": method}))
         yield parameter("sweep", name, values[0], **base | ({} if name == "method" else {"method": method}))
-        if name not in ("noise", "noise_type", "method", "k", "seed", "human_labels", "human_key"):
+        if name not in ("noise", "noise_type", "method", "k", "seed", "human_labels", "human_key", "noise_file"):
             values = {"preset": "paper", "dataset": "cifar10", "device": "cpu", "start": "random"}
             yield parameter("table1", name, {"a": 1}, **values)
     for name, field in PretrainConfig.model_fields.items():

@@ -13,6 +13,7 @@ from refusals import Case, refused
 from emlc_lib import ConfigError, EMLCClassifier, make_config, prepare
 from emlc_lib.data.datasets import ImageSet, load_dataset
 from emlc_lib.data.images import DiskImages
+from emlc_lib.data.noise_file import read_noise_file
 from emlc_lib.estimator.images import InputError, read_folder
 from emlc_lib.experiments.label_errors import out_of_fold
 from emlc_lib.experiments.notebook import committed_table
@@ -60,21 +61,40 @@ def cifar_of(content, names=CIFAR10):
     return write
 
 
+def made_up():
+    x = torch.zeros(200, 3, 32, 32, dtype=torch.uint8)
+    return ImageSet("cifar10", list("abcdefghij"), x, TRUE, x[:5], TRUE[:5])
+
+
 def human(name, message, files, error=ConfigError):
     """Human labels for a CIFAR-10 of 200 images that is made up here."""
 
     def call():
-        x = torch.zeros(200, 3, 32, 32, dtype=torch.uint8)
-        images = ImageSet("cifar10", list("abcdefghij"), x, TRUE, x[:5], TRUE[:5])
         sizes = {"n_clean": 20, "n_noisy": 90, "batch_size": 16, "clean_batch_size": 8}
         noise = {"noise_type": "human", "human_labels": "h.npz"}
-        prepare(make_config(dataset="cifar10", preset="quick", device="cpu", **sizes, **noise), images)
+        prepare(make_config(dataset="cifar10", preset="quick", device="cpu", **sizes, **noise), made_up())
 
     return Case(f"human labels {name}", error, message, call, files)
 
 
 def columns(**arrays):
     return lambda: np.savez("h.npz", **arrays)
+
+
+def noise(name, message, files, error=ConfigError):
+    """A noise file for the same images; 90 noisy and 20 clean ones."""
+
+    def call():
+        sizes = {"batch_size": 16, "clean_batch_size": 8}
+        config = {"dataset": "cifar10", "preset": "quick", "device": "cpu", "noise_type": "file"}
+        prepare(make_config(**config, **sizes, noise_file="n.npz"), made_up())
+
+    return Case(f"noise file {name}", error, message, call, files)
+
+
+def arrays(**changes):
+    values = {"noisy": np.arange(90), "labels": TRUE[:90], "clean": np.arange(180, 200)} | changes
+    return lambda: np.savez("n.npz", **{name: value for name, value in values.items() if value is not None})
 
 
 def damaged_columns(damage):
@@ -119,6 +139,37 @@ DATA = [
     # Inside the array: the archive's directory is whole.
     human("damaged", r"human_labels: ", damaged_columns(lambda b: b[:900] + b"\xff" + b[901:])),
     human("of words", r"human_labels: worse_label of h.npz holds <U", columns(worse_label=TRUE.astype(str))),
+    noise("missing", r"noise_file: n.npz is not a file", lambda: None, FileNotFoundError),
+    noise("no archive", r"noise_file: n.npz is not a readable .npz", written("n.npz", b"junk")),
+    noise("a pickle", r"noise_file: n.npz is not a readable .npz", written("n.npz", pickle.dumps(Harmful()))),
+    noise("of objects", r"noise_file: n.npz is not a readable .npz", arrays(labels=np.array([Harmful()] * 90))),
+    noise("without labels", r"noise_file: n.npz has no array 'labels'; it needs noisy, labels, clean",
+          arrays(labels=None)),
+    noise("of fractions", r"noise_file: n.npz: labels has float64 values", arrays(labels=TRUE[:90] / 2)),
+    noise("of words", r"noise_file: n.npz: labels has <U\d+ values", arrays(labels=TRUE[:90].astype(str))),
+    noise("too few", r"noise_file: n.npz: labels has 89 values, noisy 90", arrays(labels=TRUE[:89])),
+    noise("empty", r"noise_file: n.npz: noisy has int64 values of shape \(0,\)", arrays(noisy=TRUE[:0])),
+    noise("of two axes", r"noise_file: n.npz: clean has int64 values of shape \(2, 10\)",
+          arrays(clean=np.arange(180, 200).reshape(2, 10))),
+    noise("above the classes", r"noise_file: n.npz: labels must lie in \[0, 10\)", arrays(labels=TRUE[:90] + 1)),
+    noise("below the classes", r"noise_file: n.npz: labels must lie in \[0, 10\)", arrays(labels=TRUE[:90] - 1)),
+    noise("above the images", r"noise_file: n.npz: noisy must lie in \[0, 200\)",
+          arrays(noisy=np.arange(150, 240))),
+    noise("twice", r"noise_file: n.npz: an image is in noisy or clean twice", arrays(noisy=np.arange(90) // 2)),
+    noise("in both", r"noise_file: n.npz: an image is in .*or in both", arrays(clean=np.arange(80, 100))),
+    noise("of other true labels", r"noise_file: n.npz: true_labels are not those of the data set",
+          arrays(true_labels=(TRUE[:90] + 1) % 10)),
+    noise("of other clean labels", r"noise_file: n.npz: clean_labels are not those of the data set",
+          arrays(clean_labels=(TRUE[180:] + 1) % 10)),
+    noise("of another data set", r"noise_file: n.npz is of cifar100, not of cifar10", arrays(dataset="cifar100")),
+    noise("of another hash", r"noise_file: n.npz: it holds something else than what its SHA-256 0000",
+          arrays(sha256="0" * 64)),
+    noise("of another matrix", r"noise_file: n.npz: transition_matrix has shape \(3, 3\), not \(10, 10\)",
+          arrays(transition_matrix=np.eye(3))),
+    noise("with a small clean set", r"clean_batch_size: 8 is more than the 4 clean samples",
+          arrays(clean=np.arange(180, 184))),
+    Case("noise file alone", ConfigError, r"noise_file: n.npz: it has no array 'true_labels'",
+         lambda: read_noise_file("n.npz"), arrays()),
     Case("folds no archive", ConfigError, r"file: f.npz is not a readable .npz",
          lambda: out_of_fold(SMALL, prepare(SMALL), folds=2, file=Path("f.npz")), written("f.npz", b"junk")),
     Case("folds of another run", ConfigError, r"file: f.npz is of another configuration",

@@ -81,6 +81,7 @@ OUTSIDE = {
     "image_size": [3, 0, WORD], "dataset": [WORD, ""], "preset": [WORD, ""], "model": [WORD, ""],
     "method": [WORD, ""], "methods": [WORD, 5], "weights": [WORD, 5], "equal": [WORD, ""], "start": [WORD, ""],
     "device": [WORD, "", "cuda:x"], "noise_type": [WORD, ""], "human_key": [""], "human_labels": [5, "no.npz"],
+    "noise_file": [5, "no.npz"],
 }  # fmt: skip
 PLACES = ["v.csv/x", "~nobody-here/x", "x" * 300, "\0"]
 OUTSIDE |= dict.fromkeys(("out", "sheet", "images", "clean", "labels"), PLACES)
@@ -92,7 +93,7 @@ NO_TABLES = ["nowhere.csv", "v.csv", "other.csv", "empty.csv", ".", "x" * 300, "
 HUMAN = {"noise_type": "human", "dataset": "cifar10", "human_labels": "human.npz"}
 BESIDE = {
     "human_labels": HUMAN, "human_key": HUMAN, "images": {"clean": "v.csv"}, "clean": {"images": "shirts"},
-    "labels": {"images": "shirts", "clean": "v.csv"},
+    "labels": {"images": "shirts", "clean": "v.csv"}, "noise_file": {"noise_type": "file"},
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "Train one configuration, resume it or read it back.",
     "sweep": "The same for every combination of values, here or as jobs of a SLURM cluster.",
     "table1": "List the runs of the paper's Table 1, or submit them as jobs.",
+    "noise": "Write a file of noisy labels and their split, for others to use.",
     "pretrain": "Make SimCLR weights that runs start from.",
     "correct": "Correct the labels of a folder of images.",
     "clothing1m": "Check or copy a folder of Clothing1M.",

@@ -162,7 +162,7 @@ DatasetSpec(
 _CIFAR = dict(
     recipe=Recipe(4, True, True, CIFAR_POLICY),
     views=ViewRecipe(0.2, True, 0.4, 0.1, 0.2),
-    noise_types=("symmetric", "asymmetric", "human"),
+    noise_types=("symmetric", "asymmetric", "human", "file"),
 )
 
 DatasetSpec(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -9,11 +10,15 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from ..runtime.execution import known_device
 from ..runtime.parameters import Parameters
 from .datasets import DATASETS
+from .noise_file import read_noise_file
 from .spec import DatasetSpec, spec_of
 
 # The name of a data set that was registered.
 Dataset = Annotated[str, AfterValidator(lambda name: spec_of(name).name)]
-NoiseType = Literal["symmetric", "asymmetric", "human", "real"]
+NoiseType = Literal["symmetric", "asymmetric", "human", "file", "real"]
+
+# Those that ``noise`` is the rate of.
+RATED = ("symmetric", "asymmetric")
 
 
 class DataParameters(Parameters):
@@ -24,13 +29,18 @@ class DataParameters(Parameters):
     device: str = "cpu"
 
     noise_type: NoiseType = Field(
-        "symmetric", description="human: the labels of CIFAR-10N/100N; real: labels as they come (clothing1m)"
+        "symmetric",
+        description="human: the labels of CIFAR-10N/100N; file: split and labels of a noise file; "
+        "real: labels as they come (clothing1m)",
     )
-    noise: float = Field(
-        0.9, ge=0, le=1, description="noise rate of Appendix E; human and real noise have their own"
-    )
+    noise: float = Field(0.9, ge=0, le=1, description="noise rate of Appendix E; the other types have their own")
     human_labels: str | None = Field(None, description="path of an .npz file, for human noise only")
     human_key: str = Field("worse_label", description="name of the label array in that file")
+    noise_file: str | None = Field(
+        None,
+        description="path of a file of 'emlc noise', for noise_type file only; noise, n_clean, n_noisy and splits "
+        "are the file's",
+    )
     asymmetric_map: Literal["similar", "random"] = Field(
         "similar",
         description="what asymmetric noise turns a class into: a similar one (Appendix E), or a random other one, "
@@ -61,6 +71,14 @@ class DataParameters(Parameters):
         """What is known of the data set."""
         return DATASETS[self.dataset]
 
+    @property
+    def noise_key(self) -> str:
+        """What tells noises of one type apart: a rate, the name of human labels or of a noise file; else empty."""
+        if self.noise_type == "file":
+            path = Path(self.noise_file)
+            return read_noise_file(path).name if path.is_file() else path.name  # of a finished run it may be gone
+        return {"human": self.human_key, "real": ""}.get(self.noise_type, f"{self.noise:g}")
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
@@ -78,6 +96,10 @@ class DataParameters(Parameters):
             )
         if self.noise_type == "human" and not self.human_labels:
             raise ValueError("human_labels: noise_type human needs the path of an .npz label file")
+        if (self.noise_type == "file") != bool(self.noise_file):
+            raise ValueError(
+                "noise_file: noise_type file needs the path of a noise file, and no other type has one"
+            )
         if self.noise_type == "asymmetric" and self.asymmetric_map == "similar" and spec.look_alikes is None:
             raise ValueError(f"asymmetric_map: {spec.name} has no map of similar classes; take random")
         if not spec.in_memory:

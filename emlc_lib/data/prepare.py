@@ -15,6 +15,7 @@ from ..runtime.parameters import ConfigError
 from ..runtime.randomness import Stream, numpy_generator
 from .datasets import ImageSet, load_dataset
 from .experiment_data import ExperimentData, on_device
+from .noise_file import as_noisy_labels, read_noise_file
 from .parameters import DataParameters
 from .splits import Split, split_as_released, split_clean_noisy
 
@@ -23,10 +24,11 @@ def prepare(config: DataParameters, images: ImageSet | None = None) -> Experimen
     """Loads, splits and corrupts the data of a run, and moves it to the run's device.
 
     Split and corruption are functions of ``config.seed`` and of the noise parameters alone: every method, k
-    and preset with the same sizes sees the same samples and the same wrong labels.
+    and preset with the same sizes sees the same samples and the same wrong labels. Those of a noise file are the
+    file's, whatever the seed.
 
     Raises:
-        DataUnavailable: files are missing or damaged. FileNotFoundError: there are no such human labels.
+        DataUnavailable: files are missing or damaged. FileNotFoundError: there is no such file of labels.
         ConfigError: sizes or labels that the data set cannot give; the message names the parameter.
     """
     spec = config.spec
@@ -35,11 +37,19 @@ def prepare(config: DataParameters, images: ImageSet | None = None) -> Experimen
     human = None
     if config.noise_type == "human":  # before what may be a long download
         human = read_human_labels(config.human_labels, config.human_key)
+    if config.noise_type == "file" and not as_path(config.noise_file, "noise_file").is_file():
+        raise FileNotFoundError(f"noise_file: {config.noise_file} is not a file")
     images = images or load_dataset(config.dataset)
-    split = _split(config, images)
+    if config.noise_type == "file":
+        split, corruption = _of_file(config, images)
+    else:
+        split = _split(config, images)
+        corruption = _corruption(config, images, split, human)
     if config.batch_size > len(split.noisy):
         raise ConfigError(f"batch_size: {config.batch_size} is more than the {len(split.noisy)} noisy samples")
-    corruption = _corruption(config, images, split, human)
+    if config.clean_batch_size > len(split.clean):
+        size = config.clean_batch_size
+        raise ConfigError(f"clean_batch_size: {size} is more than the {len(split.clean)} clean samples")
     device = torch.device(config.device)
 
     def labels(values: np.ndarray) -> torch.Tensor:
@@ -68,6 +78,13 @@ def check_data(configs: Iterable[DataParameters]) -> None:
     tried = DataParameters.model_fields.keys() - {"seed", "noise", "device", "augment", "autoaugment"}
     for config in {str(config.model_dump(include=tried)): config for config in configs}.values():
         prepare(config)
+
+
+def _of_file(config: DataParameters, images: ImageSet) -> tuple[Split, noise.NoisyLabels]:
+    file = read_noise_file(config.noise_file, images.train_labels, len(images.classes))
+    if file.dataset not in ("", config.dataset):
+        raise ConfigError(f"noise_file: {config.noise_file} is of {file.dataset}, not of {config.dataset}")
+    return Split(file.clean, file.noisy, file.clean), as_noisy_labels(file)
 
 
 def _split(config: DataParameters, images: ImageSet) -> Split:

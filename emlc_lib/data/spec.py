@@ -109,7 +109,7 @@ class DatasetSpec:
     load: Callable[[Path, bool], ImageSet] | None = None
     prepare: Callable[[DataParameters], ExperimentData] | None = None
     folder: str | None = None
-    noise_types: tuple[str, ...] = ("symmetric", "asymmetric")
+    noise_types: tuple[str, ...] = ("symmetric", "asymmetric", "file")
     look_alikes: Mapping[str, str] | None = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     models: tuple[str, str] = ("resnet_narrow", "resnet34")

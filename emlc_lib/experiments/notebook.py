@@ -110,7 +110,7 @@ def _check_grid(values: Mapping[str, Any]) -> None:
 
 def describe(config: Config) -> str:
     """One paragraph: what will run, at which preset, on which device."""
-    noise = {"human": config.human_key, "real": "as crawled"}.get(config.noise_type, f"{config.noise:g}")
+    noise = config.noise_key or "as crawled"
     k = f" with k = {config.k}" if METHODS[config.method].looks_ahead else ""
     where = provenance(config.device)["hardware"]
     start = {"simclr": "SimCLR weights", "imagenet": "ImageNet weights"}.get(config.start, "random weights")

@@ -15,8 +15,8 @@ import torch
 
 from ..core.teacher import Classifier, Teacher, build_teacher
 from ..data.experiment_data import ExperimentData
+from ..data.noise_file import as_noise_file
 from ..data.prepare import prepare
-from ..methods import METHODS
 from ..networks.backbones import build_classifier
 from ..runtime.checkpoint import CheckpointError, load_weights, save_weights
 from ..runtime.files import writable_folder, write_atomically, write_json
@@ -29,10 +29,10 @@ from ..runtime.provenance import provenance
 from ..runtime.randomness import Stream, torch_generator
 from ..training.config import Config, from_values
 from ..training.evaluation import best_epoch
-from ..training.presets import make_config
 from ..training.processes import check_processes
 from ..training.run_digest import SCHEMA, of_first_schema
 from ..training.trainer import CHECKPOINT, Trained, estimate_seconds, train
+from .command_line import as_given, command
 from .pretraining import check_writable, expected_seconds, provide
 
 RESULT = "result.json"
@@ -125,7 +125,7 @@ def run(
     if processes > 1 and not finished:
         program = ["-m", "emlc_lib.commands", "run", "--runs", str(folder.parent.absolute())]
         torch.cuda.empty_cache()  # estimate and pretraining are over, and the processes need the memory
-        launch([*program, "-y", json.dumps(_given(config, config.model_dump()))], processes, show=show)
+        launch([*program, "-y", json.dumps(as_given(config, config.model_dump()))], processes, show=show)
     elif not finished:
         busy = f"{folder.name} is being trained"
         with alone(folder / ".lock", busy, show=show) if own_share().rank == 0 else nullcontext():
@@ -247,6 +247,7 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
         "n_noisy": len(data.noisy_labels),
         "n_clean": len(data.clean_labels),
         "wrong_share": data.corruption.wrong_share,
+        "labels_sha256": as_noise_file(data, config.dataset).sha256,
         "best_epoch": int(best["epoch"]),
         "test_accuracy": float(best["student_test_accuracy"]),
         "last_test_accuracy": float(last["student_test_accuracy"]),
@@ -261,37 +262,6 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
         if name in last:
             result[f"last_{name}"] = float(last[name])
     return result
-
-
-def command(config: Config, processes: int = 1) -> str:
-    """The papermill command that makes this run, with so many processes."""
-    shown = ["dataset", "noise_type", "noise", "method", "k", "seed", "preset"]
-    if not METHODS[config.method].looks_ahead:
-        shown.remove("k")
-    if config.noise_type in ("human", "real"):
-        shown = [name for name in shown if name != "noise"]
-    notebook = config.spec.notebook
-    # The notebook of Clothing1M has no other data set.
-    needed = shown if notebook == "03_cifar" else [n for n in shown if n not in ("dataset", "noise_type")]
-    text = [f"-p {name} {getattr(config, name)}" for name in needed]
-    given = {name: getattr(config, name) for name in [*shown, "human_labels", "human_key", "device"]}
-    usual = make_config(**given, device_here=False)
-    changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n != "device"}
-    changed = _given(config, changed)
-    if "epochs" in changed:
-        text.append(f"-p epochs {changed.pop('epochs')}")
-    if processes > 1:
-        text.append(f"-p processes {processes}")
-    if config.noise_type == "human":
-        text.append(f"-p human_labels FILE.npz -p human_key {config.human_key}")
-    if changed:
-        text.append(f"-y '{json.dumps({'options': changed})}'")
-    return " ".join([f"papermill notebooks/{notebook}.ipynb out.ipynb", *text])
-
-
-def _given(config: Config, values: dict[str, Any]) -> dict[str, Any]:
-    """Values of a configuration as :func:`make_config` takes them, for which None is the preset's."""
-    return values | {n: "all" for n in ("n_clean", "n_noisy") if n in values and getattr(config, n) is None}
 
 
 def _with(trained: Trained, weights: dict[str, torch.Tensor]) -> Classifier:

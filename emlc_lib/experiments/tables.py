@@ -9,9 +9,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ..data.noise_file import as_noise_file
+from ..data.parameters import RATED
+from ..data.prepare import prepare
 from ..methods import METHODS
 from ..runtime.parameters import ConfigError
 from ..training.config import Config
+from ..training.presets import make_config
 from .runs import Run
 from .statistics import paired
 
@@ -59,9 +63,6 @@ _RESULTS = (
 RUN_COLUMNS = (
     *_SETTING, "digest", *_RESULTS, "steps", "seconds", "threads", "hardware", "torch", "python", "command",
 )  # fmt: skip
-
-# Kinds of noise that have a rate.
-RATED = ("symmetric", "asymmetric")
 
 
 def table_2() -> pd.DataFrame:
@@ -114,7 +115,9 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
     k = np.where([METHODS[m].looks_ahead for m in table["method"]], " k=" + table["k"].astype(str), "")
     labelled = table.assign(
         noise=[
-            noise_label(row.noise_type, row.noise, _told(row.command, "human_key"))
+            noise_label(
+                row.noise_type, row.noise, _told(row.command, "human_key") or _told(row.command, "noise_file")
+            )
             if METHODS[row.method].sees_noise
             else "any"
             for row in table.itertuples()
@@ -204,6 +207,29 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
     return pd.DataFrame(rows, columns=["noise_type", "noise", "emlc", "k", *columns]).round(2)
 
 
+def label_hashes(table: pd.DataFrame) -> pd.DataFrame:
+    """The noise that the runs of a :func:`run_table` saw, loaded again: each once, with the command for its file.
+
+    Returns:
+        ``dataset, noise_type, noise, seed, n_clean, n_noisy, wrong_share, sha256, command``, sorted.
+    """
+    rows = []
+    seen = table[[METHODS[method].sees_noise for method in table["method"]]]
+    names = ["dataset", "preset", "noise_type", "noise", "seed"]
+    for dataset, preset, kind, rate, seed in (
+        seen[names].drop_duplicates().sort_values(names).itertuples(index=False)
+    ):
+        values = dict(dataset=dataset, preset=preset, noise_type=kind, noise=rate, seed=seed)
+        file = as_noise_file(prepare(make_config(**values, device="cpu", start="random")), dataset)
+        rows.append(
+            {name: value for name, value in values.items() if name != "preset"}
+            | {"n_clean": len(file.clean), "n_noisy": len(file.noisy)}
+            | {"wrong_share": (file.labels != file.true_labels).mean(), "sha256": file.sha256}
+            | {"command": " ".join(["emlc noise", *(f"--{n.replace('_', '-')} {v}" for n, v in values.items())])}
+        )
+    return pd.DataFrame(rows)
+
+
 def gap_to_best(
     table: pd.DataFrame, k: int, baselines: Sequence[str] = ("cross_entropy", "clean_only")
 ) -> pd.Series:
@@ -219,7 +245,7 @@ def gap_to_best(
 
 
 def noise_label(kind: str, rate: float, key: str = "") -> str:
-    """E.g. ``symmetric 0.9``; human labels have their ``key`` in place of a rate, real noise has neither."""
+    """E.g. ``symmetric 0.9``; human labels and noise files have a ``key`` for a rate, real noise has neither."""
     return f"{kind} {rate:g}" if kind in RATED else f"{kind} {key}".strip()
 
 

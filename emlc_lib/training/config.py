@@ -95,18 +95,23 @@ class Config(MethodParameters):
     @property
     def names(self) -> list[str]:
         """:attr:`name`, and those that the run had in older versions."""
-        noise = {"human": f"-{self.human_key}", "real": ""}.get(self.noise_type, f"-{self.noise:g}")
+        noise = "-".join(filter(None, [self.noise_type, self.noise_key.removesuffix(".npz")]))
         k = f"-k{self.k}" if METHODS[self.method].looks_ahead else ""
         begin, end = f"{self.dataset}-{self.preset}", f"{self.method}{k}-seed{self.seed}"
-        with_noise = f"{begin}-{self.noise_type}{noise}-{end}"
+        with_noise = f"{begin}-{noise}-{end}"
         digest, *older = map(digest_of, self.identities)
         digest = f"unpretrained-{digest}" if self.awaits_weights else digest
-        first = with_noise if METHODS[self.method].sees_noise else f"{begin}-{end}"
+        first = f"{begin}-{end}" if self._is_blind else with_noise
         return list(dict.fromkeys([f"{first}-{digest}", *(f"{with_noise}-{other}" for other in older)]))
+
+    @property
+    def _is_blind(self) -> bool:
+        """Whether the noise does not matter: the method does not see it, and it does not bring a clean set."""
+        return not METHODS[self.method].sees_noise and self.noise_type != "file"
 
     def has(self, name: str, value: Any) -> bool:
         """Whether a parameter has this value; where the method does not see the noise, any noise will do."""
-        blind = name in NOISE and not METHODS[self.method].sees_noise
+        blind = name in NOISE and self._is_blind and value != "file"
         return blind or getattr(self, name, None) == value
 
 

@@ -88,8 +88,7 @@ def make_config(
     values |= METHODS[method].presets.get(preset, {})
     values |= {name: value for name, value in changes.items() if value is not None}
     values |= {name: None for name in ("n_clean", "n_noisy") if values.get(name) == "all"}
-    if isinstance(values.get("human_labels"), Path):
-        values["human_labels"] = str(values["human_labels"])
+    values |= {name: str(value) for name, value in values.items() if isinstance(value, Path)}
     config = checked(cls, preset=preset, device=device, dataset=dataset, **values)
     if device_here:
         usable_device(device)

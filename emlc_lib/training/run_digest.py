@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.noise_file import read_noise_file
+from ..data.parameters import RATED
 from ..methods import METHODS
 from ..networks.weights import are_awaited, imagenet_digest, start_weights_file, weights_digest
 from ..runtime.parameters import ConfigError
@@ -26,7 +28,7 @@ NOT_COUNTED = ("device", "cuda_graph")
 NOISE = ("noise_type", "noise", "asymmetric_map", "human_labels", "human_key")
 
 # Parameters that schema 1 did not have, with what was computed then.
-NEW = {"teacher_features": "own", "label_embedding": True, "leave_out_given": False}
+NEW = {"teacher_features": "own", "label_embedding": True, "leave_out_given": False, "noise_file": None}
 
 # Parameters that are gone, with the value that stored runs may have: what is computed now.
 GONE = {"channels_last": True, "meta_pass": "forward_mode"}
@@ -91,6 +93,8 @@ def _contents(config: Config, values: Mapping[str, Any]) -> dict[str, str | None
     contents: dict[str, str | None] = {}
     if values.get("human_labels") is not None and Path(config.human_labels).is_file():
         contents["human_labels"] = hashlib.sha256(Path(config.human_labels).read_bytes()).hexdigest()
+    if config.noise_type == "file" and Path(config.noise_file).is_file():
+        contents["noise_file"] = read_noise_file(config.noise_file).sha256
     if config.start == "simclr":
         source = config.dataset, config.model, config.start_weights
         contents["start_weights"] = None if are_awaited(*source) else weights_digest(start_weights_file(*source))
@@ -101,7 +105,7 @@ def _contents(config: Config, values: Mapping[str, Any]) -> dict[str, str | None
 
 def _unseen(config: Config) -> set[str]:
     """Parameters of the noise that nothing looks at. Older versions counted them all the same."""
-    if not METHODS[config.method].sees_noise:
+    if not METHODS[config.method].sees_noise and config.noise_type != "file":  # a file has its own clean set
         return {*NOISE}
     return {"human_labels", "human_key"} if config.noise_type != "human" else set()
 
@@ -109,8 +113,10 @@ def _unseen(config: Config) -> set[str]:
 def _switched_off(config: Config) -> set[str]:
     """Parameters that the values of others switch off."""
     unused: set[str] = set()
-    if config.noise_type in ("human", "real"):
+    if config.noise_type not in RATED:
         unused.add("noise")
+    if config.noise_type == "file":
+        unused |= {"n_clean", "n_noisy", "splits"}
     if config.noise_type != "asymmetric":
         unused.add("asymmetric_map")
     if config.schedule != "lr_step":
