@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.utils import estimator_checks
 from torch.utils.data import TensorDataset
@@ -86,6 +87,45 @@ class TestDigits:
         assert table["probability"].between(0.1, 1).all()
         assert table["gate"].between(0, 1).all()
         pd.testing.assert_frame_equal(table, fitted.correct_labels(digits.noisy))
+
+    def test_label_issues_say_the_same(self, digits, fitted):
+        table, issues = fitted.correct_labels(), fitted.label_issues()
+        assert (issues["is_label_issue"] == (table["corrected_label"] != table["given_label"])).all()
+        assert (issues["given_label"] == table["given_label"]).all()
+        assert (issues["predicted_label"] == table["corrected_label"]).all()
+        assert issues["label_quality"].between(0, 1).all()
+        assert (issues["label_quality"].rank(method="first") == table["rank"]).all()
+        of_student = fitted.predict_proba(digits.noisy[0])
+        place = [list(fitted.classes_).index(label) for label in digits.noisy[1]]
+        of_both = issues["label_quality"] * 2  # what is left is the teacher's, a probability too
+        assert (of_both - of_student[range(len(place)), place]).between(-1e-6, 1 + 1e-6).all()
+        pd.testing.assert_frame_equal(issues, fitted.label_issues(digits.noisy))
+
+    def test_label_issues_are_those_of_cleanlab(self, digits, fitted):
+        """Its own table beside this one, and its training on what this one leaves."""
+        CleanLearning = pytest.importorskip("cleanlab.classification").CleanLearning
+        codes = np.searchsorted(fitted.classes_, digits.noisy[1])
+        x = digits.noisy[0].reshape(len(codes), -1) / 255
+        theirs = CleanLearning(LogisticRegression(max_iter=1000))
+        theirs.find_label_issues(x, codes)
+        issues = fitted.label_issues()
+        assert list(issues) == list(theirs.get_label_issues())
+        assert issues.index.equals(theirs.get_label_issues().index)
+        numbered = issues.assign(**{n: np.searchsorted(fitted.classes_, issues[n]) for n in list(issues)[2:]})
+        trained = CleanLearning(LogisticRegression(max_iter=1000)).fit(x, codes, label_issues=numbered)
+        images, true = digits.test
+        right = fitted.classes_[trained.predict(images.reshape(len(true), -1) / 255)] == true
+        plain = LogisticRegression(max_iter=1000).fit(x, codes)
+        before = fitted.classes_[plain.predict(images.reshape(len(true), -1) / 255)] == true
+        assert right.mean() > before.mean() + 0.02  # .94 after .89
+
+    def test_label_issues_of_an_older_file(self, digits, fitted, tmp_path):
+        fitted.save(tmp_path / "digits.safetensors")
+        back = EMLCClassifier.load(tmp_path / "digits.safetensors")
+        del back._correction["quality"]
+        with pytest.raises(InputError, match=r"^noisy: .* has no qualities of its labels; pass the images again"):
+            back.label_issues()
+        pd.testing.assert_frame_equal(back.label_issues(digits.noisy), fitted.label_issues())
 
     @pytest.mark.slow
     def test_several_look_ahead_steps_repair_labels_too(self, digits):

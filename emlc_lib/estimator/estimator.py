@@ -18,7 +18,7 @@ from ..data.spec import Constants
 from ..runtime.checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
 from ..runtime.parameters import ConfigError, readable
 from ..training.config import from_values
-from ..training.correction import correction_frame, corrections
+from ..training.correction import correction_frame, corrections, issues_frame
 from ..training.evaluation import EVALUATION_BATCH, predict
 from ..training.presets import usable_device
 from ..training.start import placed
@@ -200,17 +200,16 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
             InputError: the images cannot be used, or a label is none of the classes.
             sklearn.exceptions.NotFittedError: before :meth:`fit`.
         """
-        check_is_fitted(self, "classes_")
-        if noisy is None:
-            return correction_frame(self._names, self.classes_, self._correction)
-        images = as_images(noisy, "noisy", labelled=True)
-        check_labels(images, self.classes_)
-        pixels = images.pixels(self.image_size_, self.channels_, show=self.verbose)
-        return correction_frame(images.names, self.classes_, self._correct(pixels, images.labels))
+        return correction_frame(*self._corrections(noisy))
 
     def suspects(self, noisy: Any = None) -> np.ndarray:
         """(n,) int64, places of the images in the table of :meth:`correct_labels`, most suspicious label first."""
         return np.argsort(self.correct_labels(noisy)["rank"].to_numpy())
+
+    def label_issues(self, noisy: Any = None) -> pd.DataFrame:
+        """The same verdicts as :meth:`correct_labels` as a table of cleanlab's, which its tools take; see
+        :func:`emlc_lib.training.correction.issues_frame`."""
+        return issues_frame(*self._corrections(noisy)[1:])
 
     def save(self, path: str | Path) -> None:
         """Writes everything to one safetensors file, atomically; parameters are JSON in its header."""
@@ -278,6 +277,15 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         self.config_, self._model, self.classes_ = config, model, classes
         self.image_size_, self.channels_, self._constants = size, channels, constants
         self.student_, self.teacher_ = student.eval(), teacher.eval()
+
+    def _corrections(self, noisy: Any) -> tuple[list[int] | list[str], np.ndarray, dict[str, Tensor]]:
+        check_is_fitted(self, "classes_")
+        if noisy is None:
+            return self._names, self.classes_, self._correction
+        images = as_images(noisy, "noisy", labelled=True)
+        check_labels(images, self.classes_)
+        pixels = images.pixels(self.image_size_, self.channels_, show=self.verbose)
+        return images.names, self.classes_, self._correct(pixels, images.labels)
 
     def _correct(self, pixels: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
         given, device = codes(labels, self.classes_), self.config_.device

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..core.teacher import Classifier, Teacher
 from ..data.augment import normalise
 from ..data.experiment_data import Constants, Scale, on_device
+from ..data.images import InputError
 from ..runtime.execution import matmul_precision
 from .evaluation import EVALUATION_BATCH, predict
 
@@ -51,19 +52,21 @@ def corrections(
         constants: mean and standard deviation by which images are standardised.
 
     Returns:
-        By name, (n,) on the CPU: ``given`` and ``corrected`` class, its ``probability``, the ``gate``, and the
-        ``rank`` of suspicion from 1: the order of the mean of the student's and the teacher's own probabilities of
-        the given label, least first.
+        By name, (n,) on the CPU: ``given`` and ``corrected`` class, its ``probability``, the ``gate``, the
+        ``quality`` of the given label, which is the mean of the student's and the teacher's own probabilities of
+        it, and the ``rank`` of suspicion from 1: the order of quality, least first.
     """
     scale = on_device(constants, device)
     soft, gate, by_teacher = soft_labels(teacher, pixels, given, scale)
     parts = [predict(student, part.to(device), scale).cpu() for part in pixels.split(EVALUATION_BATCH)]
-    by_both = torch.cat(parts).double().softmax(1) + by_teacher
+    by_both = (torch.cat(parts).double().softmax(1) + by_teacher) / 2
     probability, corrected = soft.max(1)
-    order = by_both.gather(1, given[:, None])[:, 0].argsort(stable=True)
+    quality = by_both.gather(1, given[:, None])[:, 0]
+    order = quality.argsort(stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(1, len(order) + 1)
-    return {"given": given, "corrected": corrected, "probability": probability, "gate": gate, "rank": rank}
+    labels = {"given": given, "corrected": corrected, "probability": probability}
+    return labels | {"gate": gate, "quality": quality, "rank": rank}
 
 
 def correction_frame(
@@ -77,3 +80,20 @@ def correction_frame(
         "corrected_label": classes[values["corrected"]],
     }
     return pd.DataFrame(columns | {name: values[name] for name in ("probability", "gate", "rank")})
+
+
+def issues_frame(classes: np.ndarray, correction: dict[str, Tensor]) -> pd.DataFrame:
+    """:func:`corrections` with the columns of cleanlab's ``CleanLearning.get_label_issues``.
+
+    Returns:
+        One row per image, in their order: ``is_label_issue``, whether the teacher corrects the label;
+        ``label_quality``, from 0 to 1; ``given_label``; ``predicted_label``, the corrected one.
+
+    Raises:
+        InputError: the corrections are those in an estimator's file from before they had a quality.
+    """
+    if "quality" not in correction:
+        raise InputError("noisy: the file that was loaded has no qualities of its labels; pass the images again")
+    given, corrected = (correction[name].numpy() for name in ("given", "corrected"))
+    issues = {"is_label_issue": corrected != given, "label_quality": correction["quality"].numpy()}
+    return pd.DataFrame(issues | {"given_label": classes[given], "predicted_label": classes[corrected]})
