@@ -23,8 +23,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
-        if item.get_closest_marker("cifar10") and not is_available("cifar10"):
-            item.add_marker(pytest.mark.skip(reason="the CIFAR-10 files are not under the data root"))
+        for name in ("cifar10", "cifar100"):
+            if item.get_closest_marker(name) and not is_available(name):
+                item.add_marker(pytest.mark.skip(reason=f"the files of {name} are not under the data root"))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Nothing here touches the network: what downloads is replaced by a stand-in.
 
 import dataclasses
 import gzip
+import pickle
 import struct
 import urllib.error
 from pathlib import Path
@@ -443,3 +444,32 @@ class TestCifar10:
         # floor(0.9 * 5000) labels are redrawn and a tenth of them hits; five sigma of that binomial count.
         wrong = (data.noisy_labels != data.true_labels).sum().item()
         assert abs(wrong - 4500 * 0.9) <= 5 * np.sqrt(4500 * 0.9 * 0.1)
+
+
+@pytest.mark.cifar100
+class TestCifar100:
+    def test_shapes_classes_and_constants(self):
+        images, table = load_dataset("cifar100", download=False), DATASETS["cifar100"].constants
+        assert images.train_images.shape == (50_000, 3, 32, 32)
+        assert np.bincount(images.train_labels).tolist() == [500] * 100
+        assert np.bincount(images.test_labels).tolist() == [100] * 100
+        pixels = images.train_images.numpy()
+        for channel, (mean, std) in enumerate(zip(*table, strict=True)):
+            share = np.bincount(pixels[:, channel].ravel(), minlength=256) / (50_000 * 32 * 32)
+            levels = np.arange(256) / 255
+            assert mean == pytest.approx(share @ levels, abs=0.5e-4)
+            assert std == pytest.approx((share @ levels**2 - (share @ levels) ** 2) ** 0.5, abs=0.5e-4)
+
+    def test_look_alikes_are_of_the_superclass_that_its_files_give_to_every_image(self):
+        with open(data_root() / "cifar-100-python" / "train", "rb") as file:
+            stored = pickle.load(file, encoding="latin1")
+        fine, coarse = np.array(stored["fine_labels"]), np.array(stored["coarse_labels"])
+        assert load_dataset("cifar100", download=False).train_labels.tolist() == fine.tolist()
+        data = prepare(
+            make_config(dataset="cifar100", preset="quick", device="cpu", noise_type="asymmetric", noise=1)
+        )
+        superclass = np.array([coarse[fine == c][0] for c in range(100)])
+        assert (superclass[fine] == coarse).all()
+        given, true = data.noisy_labels.numpy(), data.true_labels.numpy()
+        assert (given != true).all()
+        assert (superclass[given] == superclass[true]).all()
