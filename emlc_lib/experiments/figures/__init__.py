@@ -15,7 +15,14 @@ from .paper import (
 from .results import accuracy_over_noise
 from .style import style
 from .teacher import gate_distributions, teacher_architecture, teacher_outputs, transition_matrices
-from .training import image_strip, learning_rate_plans, nearest_neighbours, pretraining_loss, training_curves
+from .training import (
+    image_strip,
+    learning_rate_plans,
+    nearest_neighbours,
+    pretraining_curves,
+    pretraining_loss,
+    training_curves,
+)
 
 __all__ = [
     "BLUE",
@@ -39,6 +46,7 @@ __all__ = [
     "meta_losses",
     "nearest_neighbours",
     "option_effects",
+    "pretraining_curves",
     "pretraining_loss",
     "style",
     "teacher_architecture",

@@ -61,6 +61,30 @@ def pretraining_loss(epochs: pd.DataFrame, chance: float) -> Figure:
     return figure
 
 
+def pretraining_curves(curves: pd.DataFrame, caption: str = "") -> Figure:
+    """SimCLR over the processor time that it took: its loss, and what nearest neighbours know of the classes.
+
+    Args:
+        curves: ``dataset``, ``epoch``, ``core_hours`` from the beginning, ``loss``, and ``knn``, the accuracy in
+            [0, 1] of the kNN probe, empty where it was not taken.
+    """
+    with style():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+        for (name, part), colour in zip(curves.groupby("dataset", sort=False), (BLUE, ORANGE), strict=False):
+            left.plot(part["core_hours"], part["loss"], color=colour, label=name)
+            probed = part.dropna(subset="knn")
+            right.plot(probed["core_hours"], 100 * probed["knn"], color=colour, marker="o", label=name)
+            for row in probed.itertuples():
+                right.annotate(
+                    f"{row.epoch}", (row.core_hours, 100 * row.knn), (4, -11), textcoords="offset points"
+                )
+        left.set(xlabel="core-hours", ylabel="NT-Xent")
+        right.set(xlabel="core-hours (beside the points: epochs)", ylabel="kNN probe, %")
+        right.legend()
+        figure.suptitle(caption, fontsize=9)
+    return figure
+
+
 def learning_rate_plans(plans: Mapping[str, np.ndarray], steps_per_epoch: int) -> Figure:
     """Learning rates over a training, on a logarithmic scale; a later plan is thinner and over the earlier ones.
 
