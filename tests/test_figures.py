@@ -346,8 +346,12 @@ def test_label_errors_draws_every_ranking_and_student():
          "test_accuracy": 0.7}
         for key, share in (("worse_label", 0.4), ("aggre_label", 0.1)) for seed in (0, 1) for what in whats
     ]  # fmt: skip
-    figure = figures.label_errors(pd.DataFrame(rows))
+    table = pd.DataFrame(rows).assign(dataset="cifar10", preset="quick", hardware="a machine", torch="2.11.0")
+    figure = figures.label_errors(table)
     assert named(figure)
+    assert figure.get_suptitle().startswith(
+        "cifar10, preset quick, seeds: 2, bars are standard deviations; a machine"
+    )
     assert [len(axis.containers) for axis in figure.axes] == [7, 7, 2]
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["aggre\n10 %", "worse\n40 %"]
     with pytest.raises(ValueError, match="more than 7 rankings"):

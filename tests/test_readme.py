@@ -68,7 +68,9 @@ def test_bold_is_what_is_clearly_best():
     known, shown = runs(), main_table()
     for i, column in enumerate(COLUMNS):
         values = {row: known.loc[row, [column]].squeeze() for row in ROWS}
-        best, second = sorted(values, key=lambda row: values[row].mean(), reverse=True)[:2]
+        best = max(values, key=lambda row: values[row].mean())
+        others = [row for row in values if row[0].split(",")[0] != best[0].split(",")[0]]  # of other methods
+        second = max(others, key=lambda row: values[row].mean())
         clear = stats.ttest_rel(values[best], values[second]).pvalue < 0.05
         bold = [row for row, cells in zip(ROWS, shown, strict=False) if cells[i + 1].startswith("**")]
         assert bold == ([best] if clear else [])

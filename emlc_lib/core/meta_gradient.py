@@ -5,17 +5,19 @@ g_w = grad_w L(w^(t+1)), the gradient of the clean loss after the last step, and
 H_wa^(tau) the mixed Hessian of the noisy batch's loss at step tau,
 
 * Prop. 1 (k = 1):  grad_alpha = -eta g_w^T H_wa^(t)
-* Prop. 2 (k > 1):  grad_alpha ~ -eta g_w^T sum_tau gamma^(t - tau) H_wa^(tau),  gamma = 1 - eta
+* Prop. 2 (k > 1):  grad_alpha ~ -eta g_w^T sum_tau gamma^(t - tau) H_wa^(tau),  gamma = 1 - eta, for plain SGD
+  and H_ww ~ I
 * Prop. 3: the mixed Hessian of one sample is -J_w(log p)^T J_alpha(q).
 
-So (Corollary 3.1) with v_i = J_w(log p_w(x_i)) g_w, a vector of C numbers per sample, the meta-gradient is
-the ordinary gradient with respect to alpha of the scalar
+So (Corollary 3.1) with v_i^tau = J_w(log p_w(x_i)) g_w for the samples i of the batch of step tau, vectors of C
+numbers, the meta-gradient is the ordinary gradient with respect to alpha of the scalar
 
-    (eta / n) sum_tau u_tau sum_i <v_i, q_alpha(x_i, y~_i)>,                                    (*)
+    (eta / n) sum_tau u_tau sum_i <v_i^tau, q_alpha(x_i, y~_i)>,                                (*)
 
-with v_i held constant. The functions here return the constants or that scalar, so that a caller adds the
-other terms of eq. 12 and differentiates through the teacher once. Everything is evaluated at the parameters
-*before* each step and, for batch norm, with the batch's own statistics; running statistics are never touched.
+with v_i^tau held constant and weights u_tau, in Prop. 2 gamma^(t - tau). The functions here return the constants
+or that scalar, so that a caller adds the other terms of eq. 12 and differentiates through the teacher once. g_w is
+evaluated after the last step, J_w at the parameters *before* each step and, for batch norm, with the batch's own
+statistics; running statistics are never touched.
 """
 
 from __future__ import annotations
@@ -82,7 +84,10 @@ def clean_gradient(
         params: w, by name; None takes the student's own.
     """
     own = params is None
-    params = dict(student.named_parameters()) if own else {n: p.requires_grad_() for n, p in params.items()}
+    if own:
+        params = dict(student.named_parameters())
+    else:
+        params = {name: p.detach().requires_grad_() for name, p in params.items()}
     with batch_statistics_only(student):
         logits = student(x) if own else functional_call(student, params, (x,))
         loss = F.cross_entropy(logits, labels)

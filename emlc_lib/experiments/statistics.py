@@ -147,6 +147,8 @@ def judged(
     above: bool = True,
 ) -> Claim:
     """A claim that a difference is positive, or negative unless ``above``."""
+    if not difference.n:
+        return Claim(claim, where, "", scale, source, "not run")
     verdict = "undecided"
     if difference.clear:
         verdict = "holds" if (difference.mean > 0) == above else "fails"

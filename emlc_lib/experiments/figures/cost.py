@@ -75,7 +75,8 @@ def cost_growth(growth: pd.DataFrame) -> Figure:
         for how, (colour, marker) in looks.items():
             part = rows[rows["how"] == how].sort_values("k")
             left.plot(part["k"], part["ratio"], color=colour, marker=marker, label=how)
-            left.fill_between(part["k"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
+            if part["repeats"].min() >= 4:  # quartiles of fewer rounds lie beyond all of them
+                left.fill_between(part["k"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
             right.plot(part["k"], part["peak_MiB"], color=colour, marker=marker, label=how)
         for axis in (left, right):
             axis.set_xscale("log")
@@ -86,6 +87,7 @@ def cost_growth(growth: pd.DataFrame) -> Figure:
         left.set_ylabel("plain SGD steps per noisy batch")
         right.set_ylabel("memory beyond the networks, MiB")
         right.legend(fontsize=9)
+        _told(figure, growth)
     return figure
 
 
@@ -112,4 +114,7 @@ def data_rates(rates: pd.DataFrame) -> Figure:
             axis.set_yticks(range(len(pipelines)), pipelines)
         np.atleast_1d(axes)[0].invert_yaxis()
         np.atleast_1d(axes)[-1].legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+        one = rates.iloc[0]
+        where = f"{one.hardware}, {one.threads} threads, torch {one.torch}; medians and quartiles"
+        figure.text(0.5, -0.02, where, ha="center", va="top", fontsize=9)
     return figure

@@ -56,6 +56,11 @@ def label_errors(table: pd.DataFrame) -> Figure:
             axis.tick_params("x", labelsize=9)
             axis.set_xlabel("labels, and how many are wrong")
         (drawn, names), (more, further) = (axis.get_legend_handles_labels() for axis in axes[1:])
+        one = table.iloc[0]
+        seeds = f"seeds: {table['seed'].nunique()}, bars are standard deviations"
+        figure.suptitle(
+            f"{one.dataset}, preset {one.preset}, {seeds}; {one.hardware}, torch {one.torch}", fontsize=9
+        )
         figure.legend(drawn + more, names + further, fontsize=9, loc="outside lower center", ncols=3)
     return figure
 

@@ -1,0 +1,262 @@
+"""What prose says of a claim is what the table of claims says; equal commands have equal numbers everywhere."""
+
+import re
+from collections import defaultdict
+from typing import NamedTuple
+
+import nbformat
+import pandas as pd
+import pytest
+
+from emlc_lib.runtime.places import REPOSITORY
+
+CLAIMS = pd.read_csv(REPOSITORY / "figures" / "claims.csv")
+QUICK, DIGITS = "CIFAR-10, quick, {} % symmetric", "digits, smoke, 90 % symmetric"
+ABOVE = "EMLC (k = 1) is above "
+PREDICTOR = "EMLC (k = 1) makes more labels right than a predictor"
+GIVEN = "makes more labels right than were given right"
+
+
+class Said(NamedTuple):
+    """Of a page (README or a notebook's number): words, and the verdict of the claims that they stand for."""
+
+    page: str
+    words: str
+    claim: str
+    scales: tuple[str, ...]
+    verdict: str
+
+
+def said(page, words, verdict, claim, *scales):
+    return Said(page, words, claim, scales, verdict)
+
+
+def quick(*rates):
+    return [QUICK.format(rate) for rate in rates]
+
+
+SENTENCES = [
+    said(
+        "README",
+        "At 20 % the noisy labels *as they are* are worth most",
+        "fails",
+        ABOVE + "cross-entropy",
+        *quick(20),
+    ),
+    said(
+        "README",
+        "at 90 % EMLC is clearly below the clean labels alone",
+        "fails",
+        ABOVE + "training on the clean",
+        *quick(90),
+    ),
+    said(
+        "README",
+        "and below FixMatch in its time",
+        "fails",
+        ABOVE + "FixMatch, which ignores all noisy labels, in",
+        *quick(90),
+    ),
+    said("README", "at 80 % undecided against both", "undecided", ABOVE + "training on the clean", *quick(80)),
+    said("README", "at 80 % undecided against both", "undecided", ABOVE + "FixMatch, which ignores", *quick(80)),
+    said(
+        "README",
+        "After four times the steps it is above FixMatch at equal steps at 50 %",
+        "holds",
+        ABOVE + "FixMatch",
+        "CIFAR-10, quick, 8 epochs, 50 % symmetric",
+    ),
+    said(
+        "README",
+        "and undecided at 90 % (-0.55",
+        "undecided",
+        ABOVE + "FixMatch",
+        "CIFAR-10, quick, 8 epochs, 90 % symmetric",
+    ),
+    said("README", "than the clean labels' own predictor at 20 %", "holds", PREDICTOR, *quick(20, 50)),
+    said("README", "fewer at 80 %", "fails", PREDICTOR, *quick(80, 90)),
+    said(
+        "README",
+        "k = 5 against k = 1 is undecided in all five columns",
+        "undecided",
+        "EMLC with k = 5 is above k = 1,",
+        *quick(20, 50, 80, 90),
+        "CIFAR-10, quick, 40 % asymmetric",
+    ),
+    said("README", "at 90 and 50 % it is clearly above MLC and MSLC", "holds", ABOVE + "mlc", *quick(50, 90)),
+    said("README", "at 90 and 50 % it is clearly above MLC and MSLC", "holds", ABOVE + "mslc", *quick(50, 90)),
+    said("README", "undecided against FasTEN and MW-Net", "undecided", ABOVE + "fasten", *quick(50, 90)),
+    said("README", "undecided against FasTEN and MW-Net", "undecided", ABOVE + "mwnet", *quick(90)),
+    said("README", "BCE is undecided", "undecided", "BCE adds", DIGITS),
+    said("README", "and AutoAugment costs", "fails", "AutoAugment of clean images adds", *quick(90)),
+    *(
+        said("README", "add clearly", "holds", claim, DIGITS)
+        for claim in (
+            "the meta term adds",
+            "adversarial corruption is",
+            "the teacher's own feature",
+            "the label embedding adds",
+            "a softmax over all classes",
+        )
+    ),
+    *(
+        said("README", "no part of Table 3 adds clearly", verdict, claim, *quick(90))
+        for claim, verdict in (
+            ("the meta term adds", "undecided"),
+            ("BCE adds", "undecided"),
+            ("adversarial corruption is", "undecided"),
+            ("all parts together", "undecided"),
+        )
+    ),
+    said(
+        "05",
+        "At 20 and 50 % noise EMLC's correction ($k=1$) beats both trivial options clearly",
+        "holds",
+        PREDICTOR,
+        *quick(20, 50),
+    ),
+    said(
+        "05",
+        "At 20 and 50 % noise EMLC's correction ($k=1$) beats both trivial options clearly",
+        "holds",
+        "EMLC (k = 1) " + GIVEN,
+        *quick(20, 50),
+    ),
+    said("05", "replacing them all makes clearly more of them right", "fails", PREDICTOR, *quick(80, 90)),
+    said(
+        "05",
+        "undecided against keeping all",
+        "undecided",
+        "EMLC (k = 1) " + GIVEN,
+        "CIFAR-10, quick, 40 % asymmetric",
+    ),
+    said(
+        "05", "with $k=5$ clearly below that", "fails", "EMLC (k = 5) " + GIVEN, "CIFAR-10, quick, 40 % asymmetric"
+    ),
+    said(
+        "05",
+        "On digits EMLC's teacher confirms fewer wrong labels, clearly",
+        "holds",
+        "EMLC's teacher (k = 1) confirms",
+        DIGITS,
+    ),
+    said(
+        "05", "lowest for the single step", "holds", "EMLC, k = 1: lower clean loss than EMLC, k = 5", *quick(90)
+    ),
+    said(
+        "06",
+        "EMLC's classes separate better than MLC's by both numbers, clearly",
+        "holds",
+        "EMLC's classes separate better than those of MLC",
+        *quick(90),
+    ),
+    said(
+        "06",
+        "clearly better than EMLC with the noisy ones, by both numbers",
+        "fails",
+        "EMLC's classes separate better than those of clean",
+        *quick(90),
+    ),
+    said("07", "$k=2$ is clearly above $k=1$", "holds", "EMLC with k = 2 is above", DIGITS),
+    said("07", "$k=5$, for five times, is undecided", "undecided", "EMLC with k = 5 is above", DIGITS),
+    said(
+        "09", "all options together cost about 38 points, clearly", "holds", "the released code's options", DIGITS
+    ),
+    said(
+        "10",
+        "clearly ahead of the out-of-fold probabilities on `worse`",
+        "holds",
+        "EMLC's rank finds errors better than cleanlab out",
+        "CIFAR-10N worse, quick",
+    ),
+    said(
+        "10",
+        "of the clean set's network on `random 3`",
+        "holds",
+        "EMLC's rank finds errors better than cleanlab from",
+        "CIFAR-10N random_label3, quick",
+    ),
+    said(
+        "10",
+        "Against the clean set alone EMLC is undecided on all five",
+        "undecided",
+        "EMLC's student, with people's labels",
+        *(
+            f"CIFAR-10N {name}, quick"
+            for name in ("aggre", "random_label1", "random_label2", "random_label3", "worse")
+        ),
+    ),
+    said(
+        "14",
+        "than MSLC at 90 %, clearly (at 50 % undecided)",
+        "undecided",
+        "EMLC (k = 1) recovers more labels than MSLC",
+        *quick(50),
+    ),
+    said(
+        "14",
+        "clearly *worse* than that of the clean labels alone",
+        "fails",
+        "EMLC's classes separate better than those of clean",
+        *quick(90),
+    ),
+    said(
+        "14",
+        "at 80 %, and at\n  90 % after four times the steps, that is undecided",
+        "undecided",
+        ABOVE + "training on the clean",
+        "CIFAR-10, quick, 80 % symmetric",
+        "CIFAR-10, quick, 8 epochs, 90 % symmetric",
+    ),
+    said(
+        "14",
+        "At 50 % it is clearly above them, and after four times the steps above FixMatch",
+        "holds",
+        ABOVE + "training on the clean",
+        *quick(50),
+    ),
+]
+
+
+def text_of(page):
+    if page == "README":
+        return (REPOSITORY / "README.md").read_text()
+    (path,) = (REPOSITORY / "notebooks").glob(f"{page}_*.ipynb")
+    return "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+
+
+@pytest.mark.parametrize("sentence", SENTENCES, ids=lambda s: f"{s.page}: {s.words[:40]}: {s.claim[:30]}")
+def test_a_sentence_says_what_the_table_of_claims_says(sentence):
+    def plain(text):
+        return " ".join(text.split())
+
+    assert plain(sentence.words) in plain(text_of(sentence.page)), "the sentence is gone: change it here, too"
+    for scale in sentence.scales:
+        rows = CLAIMS[CLAIMS["claim"].str.startswith(sentence.claim) & (CLAIMS["scale"] == scale)]
+        assert len(rows), f"no claim {sentence.claim} at {scale}"
+        assert set(rows["verdict"]) == {sentence.verdict}, rows[["claim", "statistic", "verdict"]].to_string()
+
+
+def test_no_call_stands_in_text():
+    for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                assert not re.match(r"\w+\(.*\)\s*$", cell.source), f"{path.name}: {cell.source}"
+
+
+def test_every_code_cell_of_a_notebook_was_run():
+    for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        assert all(cell.execution_count for cell in cells if cell.cell_type == "code" and cell.source), path.name
+
+
+def test_equal_commands_have_equal_numbers_in_every_table():
+    """The same configuration gives the same bits, so that a table of older code must be made again."""
+    found = defaultdict(dict)
+    for path in (REPOSITORY / "figures").glob("*.csv"):
+        table = pd.read_csv(path)
+        if {"command", "test_accuracy", "digest"} <= set(table):
+            for row in table.dropna(subset="test_accuracy").itertuples():
+                found[row.command].setdefault(row.test_accuracy, path.name)
+    assert len(found) > 100
+    assert not {command: values for command, values in found.items() if len(values) > 1}
