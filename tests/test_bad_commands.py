@@ -200,7 +200,7 @@ OTHERS = [
     *(Case(f"sweep of {n}", SystemExit, f"emlc sweep: error: {n}: ",
            lambda n=n, v=v: main(["sweep", "-y", json.dumps({"dataset": "digits", "device": "cpu", n: [v]})]))
       for n, v in {"n_clean": 105, "n_noisy": 1_000_000, "batch_size": 5000}.items()),
-    Case("sweep of missing human labels", SystemExit, "emlc sweep: error: human_labels: no.npz is not a file",
+    Case("sweep of missing human labels", SystemExit, "emlc sweep: error: human_labels: .*no.npz is not a file",
          lambda: main(["sweep", "-y", "{dataset: cifar10, preset: quick, device: cpu, noise_type: human, "
                        "human_labels: no.npz, start: random}"])),
     Case("a pipe among the images", SystemExit, "emlc correct: error: FOLDER: images/left/p.png cannot be read",

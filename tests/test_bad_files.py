@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from refusals import Case, refused
 from emlc_lib import ConfigError, EMLCClassifier, make_config, prepare
 from emlc_lib.data.datasets import ImageSet, load_dataset
 from emlc_lib.data.images import DiskImages
-from emlc_lib.data.noise_file import read_noise_file
+from emlc_lib.data.noise_file import as_noise_file, write_noise_file
 from emlc_lib.estimator.images import InputError, read_folder
 from emlc_lib.experiments.label_errors import out_of_fold
 from emlc_lib.experiments.notebook import committed_table
@@ -93,8 +94,23 @@ def noise(name, message, files, error=ConfigError):
 
 
 def arrays(**changes):
-    values = {"noisy": np.arange(90), "labels": TRUE[:90], "clean": np.arange(180, 200)} | changes
+    values = {"noisy": np.arange(90), "labels": TRUE[:90], "true_labels": TRUE[:90]}
+    values |= {"clean": np.arange(180, 200), "clean_labels": TRUE[180:]} | changes
     return lambda: np.savez("n.npz", **{name: value for name, value in values.items() if value is not None})
+
+
+def raw_member():
+    arrays(labels=None)()
+    with zipfile.ZipFile("n.npz", "a") as archive:
+        archive.writestr("labels", b"no array")
+
+
+def damaged_noise():
+    values = {name: np.arange(90) for name in ("noisy", "labels", "true_labels", "clean", "clean_labels")}
+    np.savez_compressed("n.npz", **values)
+    content = bytearray(Path("n.npz").read_bytes())
+    content[60:90] = b"\xff" * 30
+    Path("n.npz").write_bytes(content)
 
 
 def damaged_columns(damage):
@@ -122,54 +138,69 @@ DATA = [
                   ("training", "test")]),
     Case("Clothing1M missing", DataUnavailable, r"dataset: Clothing1M in .*noisy_train_key_list.txt.*on request",
          lambda: prepare(make_config(dataset="clothing1m", preset="smoke", device="cpu"))),
-    human("missing", r"human_labels: h.npz is not a file", lambda: None, FileNotFoundError),
+    human("missing", r"human_labels: .*h.npz is not a file", lambda: None, FileNotFoundError),
     human("of another key", r"human_key: 'worse_label' is not in h.npz; it holds worst_label",
           columns(worst_label=TRUE)),
     human("of fractions", r"human_labels: worse_label of h.npz holds float64", columns(worse_label=TRUE / 2)),
     human("too few", r"human_labels: 9 labels for 200 training images", columns(worse_label=TRUE[:9])),
     human("above the classes", r"human_labels: must lie in \[0, 10\)", columns(worse_label=TRUE + 1)),
     human("below the classes", r"human_labels: must lie in \[0, 10\)", columns(worse_label=TRUE - 1)),
-    human("of objects", r"human_labels: h.npz is not a readable .npz",
+    human("of objects", r"human_labels: .*h.npz is not a readable .npz",
           columns(worse_label=np.array([Harmful()] * 200))),
-    human("a pickle", r"human_labels: h.npz is not a readable .npz", written("h.npz", pickle.dumps(Harmful()))),
-    human("no archive", r"human_labels: h.npz is not a readable .npz", written("h.npz", b"junk")),
-    human("empty", r"human_labels: h.npz is not a readable .npz", written("h.npz", b"")),
-    human("one array", r"human_labels: h.npz is not a readable .npz", one_array),
-    human("truncated", r"human_labels: h.npz is not a readable .npz", damaged_columns(lambda b: b[:200])),
+    human("a pickle", r"human_labels: .*h.npz is not a readable .npz", written("h.npz", pickle.dumps(Harmful()))),
+    human("no archive", r"human_labels: .*h.npz is not a readable .npz", written("h.npz", b"junk")),
+    human("empty", r"human_labels: .*h.npz is not a readable .npz", written("h.npz", b"")),
+    human("one array", r"human_labels: .*h.npz is not a readable .npz", one_array),
+    human("truncated", r"human_labels: .*h.npz is not a readable .npz", damaged_columns(lambda b: b[:200])),
     # Inside the array: the archive's directory is whole.
     human("damaged", r"human_labels: ", damaged_columns(lambda b: b[:900] + b"\xff" + b[901:])),
     human("of words", r"human_labels: worse_label of h.npz holds <U", columns(worse_label=TRUE.astype(str))),
-    noise("missing", r"noise_file: n.npz is not a file", lambda: None, FileNotFoundError),
-    noise("no archive", r"noise_file: n.npz is not a readable .npz", written("n.npz", b"junk")),
-    noise("a pickle", r"noise_file: n.npz is not a readable .npz", written("n.npz", pickle.dumps(Harmful()))),
-    noise("of objects", r"noise_file: n.npz is not a readable .npz", arrays(labels=np.array([Harmful()] * 90))),
-    noise("without labels", r"noise_file: n.npz has no array 'labels'; it needs noisy, labels, clean",
+    noise("missing", r"noise_file: .*n.npz is not a file", lambda: None, FileNotFoundError),
+    noise("no archive", r"noise_file: .*n.npz is not a readable .npz", written("n.npz", b"junk")),
+    noise("a pickle", r"noise_file: .*n.npz is not a readable .npz", written("n.npz", pickle.dumps(Harmful()))),
+    noise("of objects", r"noise_file: .*n.npz is not a readable .npz", arrays(labels=np.array([Harmful()] * 90))),
+    noise("without labels", r"noise_file: .*n.npz has no array 'labels'; it needs noisy, labels, true_labels,",
           arrays(labels=None)),
-    noise("of fractions", r"noise_file: n.npz: labels has float64 values", arrays(labels=TRUE[:90] / 2)),
-    noise("of words", r"noise_file: n.npz: labels has <U\d+ values", arrays(labels=TRUE[:90].astype(str))),
-    noise("too few", r"noise_file: n.npz: labels has 89 values, noisy 90", arrays(labels=TRUE[:89])),
-    noise("empty", r"noise_file: n.npz: noisy has int64 values of shape \(0,\)", arrays(noisy=TRUE[:0])),
-    noise("of two axes", r"noise_file: n.npz: clean has int64 values of shape \(2, 10\)",
+    noise("of fractions", r"noise_file: .*n.npz: labels has float64 values", arrays(labels=TRUE[:90] / 2)),
+    noise("of words", r"noise_file: .*n.npz: labels has <U\d+ values", arrays(labels=TRUE[:90].astype(str))),
+    noise("too few", r"noise_file: .*n.npz: labels has 89 values, noisy 90", arrays(labels=TRUE[:89])),
+    noise("empty", r"noise_file: .*n.npz: noisy has int64 values of shape \(0,\)", arrays(noisy=TRUE[:0])),
+    noise("of two axes", r"noise_file: .*n.npz: clean has int64 values of shape \(2, 10\)",
           arrays(clean=np.arange(180, 200).reshape(2, 10))),
-    noise("above the classes", r"noise_file: n.npz: labels must lie in \[0, 10\)", arrays(labels=TRUE[:90] + 1)),
-    noise("below the classes", r"noise_file: n.npz: labels must lie in \[0, 10\)", arrays(labels=TRUE[:90] - 1)),
-    noise("above the images", r"noise_file: n.npz: noisy must lie in \[0, 200\)",
-          arrays(noisy=np.arange(150, 240))),
-    noise("twice", r"noise_file: n.npz: an image is in noisy or clean twice", arrays(noisy=np.arange(90) // 2)),
-    noise("in both", r"noise_file: n.npz: an image is in .*or in both", arrays(clean=np.arange(80, 100))),
-    noise("of other true labels", r"noise_file: n.npz: true_labels are not those of the data set",
+    noise("above the classes", r"noise_file: labels must lie in \[0, 10\)", arrays(labels=TRUE[:90] + 1)),
+    noise("below the classes", r"noise_file: .*n.npz: labels has negative values", arrays(labels=TRUE[:90] - 1)),
+    noise("above the images", r"noise_file: has indices beyond the 200 training images of cifar10",
+          arrays(noisy=np.arange(150, 240), clean=np.arange(20), clean_labels=TRUE[:20])),
+    noise("twice", r"noise_file: .*n.npz: an image is in noisy or clean twice", arrays(noisy=np.arange(90) // 2)),
+    noise("in both", r"noise_file: .*n.npz: an image is in .*or in both",
+          arrays(clean=np.arange(80, 100), clean_labels=TRUE[80:100])),
+    noise("of other true labels", r"noise_file: its true_labels are not those of the training images",
           arrays(true_labels=(TRUE[:90] + 1) % 10)),
-    noise("of other clean labels", r"noise_file: n.npz: clean_labels are not those of the data set",
+    noise("of other clean labels", r"noise_file: its clean_labels are not those of the training images",
           arrays(clean_labels=(TRUE[180:] + 1) % 10)),
-    noise("of another data set", r"noise_file: n.npz is of cifar100, not of cifar10", arrays(dataset="cifar100")),
-    noise("of another hash", r"noise_file: n.npz: it holds something else than what its SHA-256 0000",
+    noise("of another data set", r"noise_file: is of cifar100, not of cifar10", arrays(dataset="cifar100")),
+    noise("of another hash", r"noise_file: .*n.npz: it holds something else than what its SHA-256 0000",
           arrays(sha256="0" * 64)),
-    noise("of another matrix", r"noise_file: n.npz: transition_matrix has shape \(3, 3\), not \(10, 10\)",
+    noise("of a smaller matrix", r"noise_file: .*n.npz: transition_matrix has float64 values of shape \(3, 3\)",
           arrays(transition_matrix=np.eye(3))),
+    noise("of a larger matrix", r"noise_file: transition_matrix is of 11 classes, cifar10 has 10",
+          arrays(transition_matrix=np.eye(11))),
+    noise("of a number for a matrix", r"noise_file: .*n.npz: transition_matrix has float64 values of shape \(\)",
+          arrays(transition_matrix=np.float64(1))),
+    noise("of counts for a matrix", r"noise_file: .*n.npz: transition_matrix has rows that are no shares",
+          arrays(transition_matrix=2 * np.eye(10))),
+    noise("of a matrix that is none", r"noise_file: .*n.npz: transition_matrix has rows that are no shares",
+          arrays(transition_matrix=np.full((10, 10), np.nan))),
+    noise("with a member that is no array", r"noise_file: .* is not a readable .npz archive \(labels is no",
+          raw_member),
+    noise("damaged", r"noise_file: .*n.npz is not a readable .npz", damaged_noise),
     noise("with a small clean set", r"clean_batch_size: 8 is more than the 4 clean samples",
-          arrays(clean=np.arange(180, 184))),
-    Case("noise file alone", ConfigError, r"noise_file: n.npz: it has no array 'true_labels'",
-         lambda: read_noise_file("n.npz"), arrays()),
+          arrays(clean=np.arange(180, 184), clean_labels=TRUE[180:184])),
+    Case("noise file of another hash than asked for", ConfigError, r"noise_sha256: .*n.npz has another, \w{64}",
+         lambda: make_config(dataset="digits", device="cpu", noise_type="file", noise_file="n.npz",
+                             noise_sha256="0" * 64), arrays()),
+    Case("noise file of a set that overlaps", ConfigError, r"splits: clean images are in the noisy set",
+         lambda: write_noise_file(as_noise_file(prepare(RELEASED), "digits"), Path("o.npz"))),
     Case("folds no archive", ConfigError, r"file: f.npz is not a readable .npz",
          lambda: out_of_fold(SMALL, prepare(SMALL), folds=2, file=Path("f.npz")), written("f.npz", b"junk")),
     Case("folds of another run", ConfigError, r"file: f.npz is of another configuration",
@@ -179,6 +210,7 @@ DATA = [
          written("t.csv", b"")),
 ]  # fmt: skip
 SMALL = make_config(dataset="digits", device="cpu")
+RELEASED = make_config(dataset="digits", device="cpu", splits="released")
 
 
 def png(size=(32, 32), mode="RGB", path="images/a/x.png"):

@@ -85,11 +85,12 @@ PARAMETERS = [
     refuse("human labels: data", r"noise_type: human .*cifar10", lambda: human(dataset="digits")),
     # Before the data set, which may be a long download.
     refuse("noise file: none", r"noise_file: noise_type file needs the path", lambda: config(noise_type="file")),
+    refuse("noise file: empty", r"noise_file: .* no other type has one", lambda: config(noise_file="")),
     refuse("noise file: of another type", r"noise_file: .* no other type has one",
            lambda: config(noise_file="n.npz")),
     refuse("noise file: on disk", r"noise_type: file is for .*, not for clothing1m",
            lambda: config(dataset="clothing1m", preset="smoke", noise_type="file", noise_file="n.npz")),
-    refuse("human labels: file", r"human_labels: no.npz is not a file",
+    refuse("human labels: file", r"human_labels: .*no.npz is not a file",
            lambda: prepare(human(human_labels="no.npz")), FileNotFoundError),
     refuse("noise that is not clothing1m's", r"noise_type: asymmetric is for .*clothing1m, which has real$",
            lambda: make_config(dataset="clothing1m", preset="smoke", device="cpu", noise_type="asymmetric")),

@@ -156,7 +156,7 @@ FIELDS = {
     "dataset": ("cifar10", "cifar100"), "preset": ("quick", "smoke"), "method": ("emlc", "clean_only"),
     "seed": (0, 1), "device": ("cpu", "cuda"), "noise_type": ("symmetric", "asymmetric"), "noise": (0.9, 0.8),
     "asymmetric_map": ("similar", "random"), "splits": ("disjoint", "released"),
-    "noise_file": (None, "labels.npz"), "human_labels": (None, "labels.npz"),
+    "noise_file": (None, "labels.npz"), "noise_sha256": (None, 64 * "0"), "human_labels": (None, "labels.npz"),
     "human_key": ("worse_label", "aggre_label"), "n_clean": (1000, 500), "n_noisy": (5000, None),
     "model": ("resnet_narrow", "resnet34"), "start": ("random", "simclr"),
     "start_weights": (None, "another file"), "start_steps": (300, 299), "start_lr": (0.05, 0.06),
@@ -210,6 +210,7 @@ class TestIdentity:
             "human_labels",
             "human_key",
             "noise_file",
+            "noise_sha256",
             *NOT_COUNTED,
         }
         fields -= set() if METHODS[method].sees_noise else {*NOISE}

@@ -81,6 +81,16 @@ class TestRecord:
         slope = (log_probabilities(h) - log_probabilities(-h)) / (2 * h)
         np.testing.assert_allclose(record.wanted[0], slope, rtol=1e-3, atol=1e-4 * slope.abs().max().item())
 
+    def test_gains_are_the_slope_of_the_loss_along_a_move_to_each_class(self, record):
+        v, labels, gains = record.wanted[1], record.soft_labels(1), record.gains(1)
+        for i in range(len(v)):
+            for c in range(v.shape[1]):
+                moved = sum(v[i, j] * ((j == c) - labels[i, j]) for j in range(v.shape[1]))
+                assert gains[i, c] == pytest.approx(-moved, rel=1e-4, abs=1e-5 * float(np.abs(v).max()))  # float32
+        counted = record.fates()
+        assert counted.sum().tolist() == [len(v)] * len(record.steps)
+        assert counted.loc["kept", 0] == (record.fate(0) == "kept").sum()
+
     def test_the_file_is_read_back(self, record, tmp_path):
         record.save(tmp_path / "labels.npz")
         again = LabelRecord.load(tmp_path / "labels.npz")

@@ -15,9 +15,10 @@ from emlc_lib import EMLCClassifier, find_runs, make_config, prepare, run
 from emlc_lib.commands import main
 from emlc_lib.data.datasets import load_dataset
 from emlc_lib.data.noise_file import as_noise_file, read_noise_file, write_noise_file
+from emlc_lib.experiments.command_line import command
 from emlc_lib.experiments.runs import is_finished
 from emlc_lib.experiments.sweep import product, sweep
-from emlc_lib.experiments.tables import accuracy_table, label_hashes
+from emlc_lib.experiments.tables import accuracy_table, compare, label_hashes, run_table
 from emlc_lib.runtime.parameters import ConfigError
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
@@ -99,8 +100,11 @@ def test_a_method_that_does_not_see_the_noise_sees_the_clean_set_of_the_file(fil
     assert blind.name != make_config(**SHORT, method="clean_only", seed=3).name
     run(blind, root=here, show=False)
     assert not find_runs(here, noise_type="symmetric")
-    (found,) = find_runs(here, noise_type="file", noise_file=str(file))
-    assert found.config.name == blind.name
+    for same in (str(file), file, Path("n.npz"), "./n.npz"):
+        (found,) = find_runs(here, noise_type="file", noise_file=same)
+        assert found.config.name == blind.name
+    assert not find_runs(here, noise=0.9)  # which is the default, and means nothing to it
+    assert find_runs(here, **blind.same_noise)
 
 
 def test_finished_runs_are_found_when_the_file_is_gone(file, here):
@@ -110,18 +114,36 @@ def test_finished_runs_are_found_when_the_file_is_gone(file, here):
     (found,) = find_runs(here)
     assert found.folder == finished.folder
     assert accuracy_table([found]).equals(table)
-    assert table["noise"].tolist() == [f"file labels-{finished.result['labels_sha256'][:8]}.npz"]
+    sha256 = finished.result["labels_sha256"]
+    assert table["noise"].tolist() == [f"file {sha256[:8]}"]
+    again = run(of_file(file, noise_sha256=sha256), root=here, show=False)
+    assert again.folder == finished.folder
+    with pytest.raises(FileNotFoundError, match=r"^noise_file: .* is not a file"):
+        of_file(file)
 
 
 def test_a_sweep_takes_files(file, here):
     assert main(["noise", "--dataset", "digits", "--noise", "0.2", "--out", "m.npz"]) == 0
     common = {**SHORT, "noise_type": "file", "noise_file": ["n.npz", "m.npz"]}
-    runs = sweep(product(**common, method=["cross_entropy", "clean_only"]), root=here, jobs=1, show=False)
-    assert [run.result["labels_sha256"] for run in runs] == [
-        read_noise_file(name).sha256 for name in ("n.npz", "m.npz") for _ in range(2)
-    ]
+    methods = ["emlc", "cross_entropy", "clean_only"]
+    runs = sweep(product(**common, method=methods, seed=[0, 1]), root=here, jobs=1, show=False)
+    hashes = [read_noise_file(name).sha256 for name in ("n.npz", "m.npz")]
+    assert [run.result["labels_sha256"] for run in runs] == [sha256 for sha256 in hashes for _ in range(6)]
     assert all(is_finished(run.config, here) for run in runs)
-    assert len(accuracy_table(runs)) == 4
+    kinds = [f"file {sha256[:8]}" for sha256 in hashes]
+    shown = accuracy_table(runs)
+    assert shown["noise"].tolist() == [kind for kind in kinds for _ in range(3)]
+    assert (shown["n"] == 2).all()
+    compared = compare(run_table(runs))  # each file's own runs, also of what does not see the noise
+    assert compared["noise_type"].tolist() == kinds
+    for kind, row in zip(kinds, compared.itertuples(), strict=True):
+        mean = {
+            name: 100 * np.mean([r.result["test_accuracy"] for r in runs if r.config.method == name and kind[5:]
+                                 in r.config.name])
+            for name in methods
+        }  # fmt: skip
+        assert row[5] == pytest.approx(mean["emlc"] - mean["cross_entropy"], abs=0.0051)  # two decimals
+        assert row[8] == pytest.approx(mean["emlc"] - mean["clean_only"], abs=0.0051)
 
 
 def test_the_estimator_is_given_the_sets_of_a_file(file):
@@ -139,12 +161,14 @@ def test_the_estimator_is_given_the_sets_of_a_file(file):
         noise.sets(images[:7])
 
 
-def test_a_file_of_another_hand_needs_three_arrays(here):
+def test_a_file_of_another_hand_needs_the_five_arrays_of_integers(here):
     true = load_dataset("digits").train_labels
     noisy, clean = np.arange(100, 400, dtype=np.int32), np.arange(100, dtype=np.uint8)
     given = (true[noisy] + np.arange(300) % 2) % 10
-    np.savez("own.npz", noisy=noisy, labels=given, clean=clean)
+    truth = {"true_labels": true[noisy], "clean_labels": true[clean].astype(np.int16)}
+    np.savez("own.npz", noisy=noisy, labels=given, clean=clean, **truth)
     data = prepare(of_file("own.npz"))
+    assert run(of_file("own.npz"), root=here, show=False).result["n_noisy"] == 300
     assert data.noisy_labels.tolist() == given.tolist()
     assert data.true_labels.tolist() == true[100:400].tolist()
     assert data.clean_labels.tolist() == true[:100].tolist()
@@ -169,6 +193,40 @@ def test_a_file_of_other_labels_is_not_replaced(file, capsys):
     )
     assert main([*line, "3"]) == 0
     assert file.read_bytes() == before
+
+
+def test_a_run_is_known_by_what_the_file_held_when_it_began(file, here):
+    """Whatever becomes of the file in the meantime."""
+    config = of_file(file, epochs=2)
+    name = config.name
+
+    def replace(row):
+        file.write_bytes(b"junk")
+
+    finished = run(config, root=here, show=False, on_epoch=replace)
+    assert finished.result["name"] == finished.folder.name == name
+    assert finished.config.name == name
+
+
+def test_a_file_that_has_changed_is_not_what_a_run_is_of(file, here):
+    config = of_file(file)
+    file.unlink()
+    assert main(["noise", "--dataset", "digits", "--noise", "0.5", "--seed", "4", "--out", "n.npz"]) == 0
+    with pytest.raises(ConfigError, match=r"^noise_file: .*n.npz holds something else than before"):
+        run(config, root=here / "runs", show=False)
+    assert not (here / "runs").exists()
+
+
+def test_paths_are_kept_whole(file, here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    assert of_file("~/n.npz").noise_file == of_file("n.npz").noise_file == str(file)
+
+
+def test_a_command_does_not_ask_for_what_the_file_says(file, here):
+    config = of_file(file, noise=0.25, n_clean=200)
+    assert command(config) == command(of_file(file))
+    assert main(["noise", "--dataset", "digits", "--n-noisy", "40", "--n-clean", "20", "--out", "s.npz"]) == 0
+    assert prepare(of_file("s.npz", batch_size=32, clean_batch_size=16)).noisy_labels.shape == (40,)
 
 
 @pytest.mark.cifar10

@@ -6,8 +6,9 @@ import torch
 from problems import FAST, bits, interrupted, killed_and_resumed, same_bits, same_training, trained
 
 from emlc_lib import make_config, prepare, run
+from emlc_lib.experiments.published import table_2
 from emlc_lib.experiments.runs import command, find_runs
-from emlc_lib.experiments.tables import accuracy_table, paper_accuracy, table_2
+from emlc_lib.experiments.tables import accuracy_table, paper_accuracy
 from emlc_lib.runtime.checkpoint import CheckpointError
 from emlc_lib.training.evaluation import best_epoch
 from emlc_lib.training.trainer import CHECKPOINT, train

@@ -19,6 +19,9 @@ from .parameters import PathOf, value_of
 
 NAMES = ("noise_type", "noise", "asymmetric_map", "human_labels", "human_key", "seed", "n_clean", "n_noisy")
 
+# No batch is drawn: none is too large for the sets.
+SMALL = {"batch_size": 2, "clean_batch_size": 2}
+
 
 def _of_the_noise(function: Callable) -> Callable:
     """Adds an option for each of ``NAMES``; the function gets those that were given as ``parameters``."""
@@ -50,10 +53,10 @@ def command(dataset, preset, parameters, out):
     """Write which training images are clean and noisy, and their given and true labels, to an .npz file.
 
     \b
-    emlc noise --dataset cifar10 --noise 0.9 --seed 0 --out labels.npz
+    emlc noise --dataset cifar10 --preset quick --noise 0.9 --seed 0 --out labels.npz
     emlc run -p dataset cifar10 -p noise_type file -p noise_file labels.npz
 
-    They are those that a run with the same values sees. data/README.md describes the format.
+    They are those that a run with the same values and preset sees. data/README.md describes the format.
     """
     spec = spec_of(dataset)
     if not spec.in_memory:
@@ -61,7 +64,7 @@ def command(dataset, preset, parameters, out):
     if parameters.get("noise_type") == "file":
         raise ConfigError("noise_type: a noise file is what is made here; take another")
     preset = preset or ("paper" if "paper" in spec.presets else next(iter(spec.presets)))
-    config = make_config(dataset=dataset, preset=preset, device="cpu", start="random", **parameters)
+    config = make_config(dataset=dataset, preset=preset, device="cpu", start="random", **SMALL, **parameters)
     if out is not None:
         writable_file(out, "--out")
     noise = as_noise_file(prepare(config), dataset)

@@ -60,7 +60,7 @@ def given(function: Callable) -> Callable:
     @click.option("-f", "--parameters_file", "f", type=PathOf(), multiple=True, help="A file of them, likewise.")
     @functools.wraps(function)
     def with_parameters(*args, p, r, y, f, **others):
-        sources = [_mapping(file.read_text(), str(file)) for file in f] + [_mapping(text, "-y") for text in y]
+        sources = [_mapping(_text(file), str(file)) for file in f] + [_mapping(text, "-y") for text in y]
         sources += [{name: value_of(text)} for name, text in p] + [dict(r)]
         merged = functools.reduce(lambda before, after: before | after, sources, {})
         return function(*args, parameters=merged, **others)
@@ -129,6 +129,13 @@ def _kind(annotation: Any) -> str:
     return NAMES.get(annotation, "dictionary" if get_origin(annotation) is dict else str(annotation))
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"-f: {file} is no UTF-8 text") from None
+
+
 def _mapping(text: str, source: str) -> dict[str, Any]:
     values = _from_yaml(text, source)
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
@@ -139,5 +146,5 @@ def _mapping(text: str, source: str) -> dict[str, Any]:
 def _from_yaml(text: str, source: str) -> Any:
     try:
         return safe_load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:  # a ValueError: a date that there is not
         raise ConfigError(f"{source}: {text!r} is not YAML ({error})") from None

@@ -25,7 +25,7 @@ def command(parameters, seeds, submitted, resources, estimate, runs, csv):
     is paper, the device cuda, unless they are given.
     """
     parameters = {"preset": "paper", "dataset": list(TABLE_1_DATASETS)} | flat(parameters)
-    for name in ("noise", "noise_type", "method", "k", "seed"):
+    for name in ("noise", "noise_type", "method", "k", "seed", "noises", "methods", "ks", "seeds"):
         if name in parameters:
             raise ConfigError(f"{name}: is said by the table, and the seeds by --seeds")
     datasets = parameters.pop("dataset")

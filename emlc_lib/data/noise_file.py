@@ -15,7 +15,7 @@ from ..runtime.files import as_path, write_atomically
 from ..runtime.parameters import ConfigError
 from .experiment_data import ExperimentData
 
-NEEDED = ("noisy", "labels", "clean")
+NEEDED = ("noisy", "labels", "true_labels", "clean", "clean_labels")
 
 
 @dataclass(frozen=True)
@@ -68,21 +68,20 @@ class NoiseFile:
 
 
 def as_noise_file(data: ExperimentData, dataset: str) -> NoiseFile:
-    """Split and labels of a run.
-
-    Raises:
-        ConfigError: the data set has no split of its own making, or its clean set is part of the noisy one.
-    """
-    if data.split is None or data.corruption is None:
-        raise ConfigError(f"dataset: {dataset} comes with a split and labels of its own")
-    clean_labels = data.clean_labels.cpu().numpy()
-    labels = data.corruption
-    split = data.split.noisy, labels.noisy, labels.true, data.split.clean, clean_labels
-    return NoiseFile(dataset, *split, labels.expected)
+    """Split and labels of a run on a data set with a split, as :func:`emlc_lib.data.prepare.prepare` gives it."""
+    labels, split = data.corruption, data.split
+    clean = split.clean, data.clean_labels.cpu().numpy()
+    return NoiseFile(dataset, split.noisy, labels.noisy, labels.true, *clean, labels.expected)
 
 
 def write_noise_file(noise: NoiseFile, path: Path) -> None:
-    """Writes it, atomically; the same noise gives the same bytes."""
+    """Writes it, atomically; the same noise gives the same bytes.
+
+    Raises:
+        ConfigError: a clean image is in the noisy set, as with ``splits="released"``.
+    """
+    if np.isin(noise.clean, noise.noisy).any():
+        raise ConfigError("splits: clean images are in the noisy set; no noise file has that")
     arrays = vars(noise) | {"sha256": noise.sha256}
 
     def write(to: Path) -> None:
@@ -92,19 +91,13 @@ def write_noise_file(noise: NoiseFile, path: Path) -> None:
     write_atomically(path, write)
 
 
-def read_noise_file(path: str | Path, true: np.ndarray | None = None, n_classes: int | None = None) -> NoiseFile:
-    """A noise file, of :func:`write_noise_file` or another hand.
-
-    ``noisy``, ``labels`` and ``clean`` must be there; the rest may be missing, if the true labels are given.
-
-    Args:
-        true: (N,) the true labels of all training images; None where they are not at hand.
-        n_classes: C; None takes as many as occur.
+def read_noise_file(path: str | Path) -> NoiseFile:
+    """A noise file, of :func:`write_noise_file` or another hand, which may leave out what is not an integer.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ConfigError: it is no such archive, an array is missing or cannot be, its true labels are others, or what
-            it holds is not what its SHA-256 is of.
+        ConfigError: it is no such archive, an array is missing or cannot be, or what it holds is not what its
+            SHA-256 is of.
     """
     path = as_path(path, "noise_file")
     found = read_npz(path, "noise_file")
@@ -115,42 +108,54 @@ def read_noise_file(path: str | Path, true: np.ndarray | None = None, n_classes:
     def refuse(reason: str) -> None:
         raise ConfigError(f"noise_file: {path}: {reason}")
 
-    def integers(name: str, like: str, high: int | None) -> np.ndarray:
-        array = found[name]
+    arrays = {name: np.asarray(found[name]) for name in NEEDED}
+    for name, like in zip(NEEDED, ("noisy",) * 3 + ("clean",) * 2, strict=True):
+        array = arrays[name]
         if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or not len(array):
             refuse(f"{name} has {array.dtype} values of shape {array.shape}, not (n,) integers")
-        if len(array) != len(found[like]):
-            refuse(f"{name} has {len(array)} values, {like} {len(found[like])}")
-        if array.min() < 0 or (high is not None and array.max() >= high):
-            refuse(f"{name} must lie in [0, {high}), got values from {array.min()} to {array.max()}")
-        return array.astype(np.int64)
-
-    n = None if true is None else len(true)
-    noisy, clean = integers("noisy", "noisy", n), integers("clean", "clean", n)
-    both = np.concatenate([noisy, clean])
+        if len(array) != len(arrays[like]):
+            refuse(f"{name} has {len(array)} values, {like} {len(arrays[like])}")
+        if array.min() < 0:
+            refuse(f"{name} has negative values")
+        arrays[name] = array.astype(np.int64)
+    both = np.concatenate([arrays["noisy"], arrays["clean"]])
     if len(np.unique(both)) < len(both):
         refuse("an image is in noisy or clean twice, or in both")
-    truth = {}
-    for name, like, indices in (("true_labels", "noisy", noisy), ("clean_labels", "clean", clean)):
-        if name not in found and true is None:
-            refuse(f"it has no array {name!r}; without the data set's labels it needs that, too")
-        truth[name] = integers(name, like, n_classes) if name in found else true[indices]
-        if true is not None and (truth[name] != true[indices]).any():
-            refuse(f"{name} are not those of the data set's training images")
-    labels = integers("labels", "noisy", n_classes)
-    classes = n_classes or 1 + max(labels.max(), *(values.max() for values in truth.values()))
-    matrix = found.get("transition_matrix")
-    if matrix is None:
-        matrix = transition_matrix(truth["true_labels"], labels, int(classes))
-    elif matrix.shape[0] < classes or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        refuse(f"transition_matrix has shape {matrix.shape}, not ({classes}, {classes})")
-    dataset = str(found.get("dataset", ""))
-    noise = NoiseFile(dataset, noisy, labels, truth["true_labels"], clean, truth["clean_labels"], matrix)
+    classes = 1 + max(int(arrays[name].max()) for name in ("labels", "true_labels", "clean_labels"))
+    matrix = transition_matrix(arrays["true_labels"], arrays["labels"], classes)
+    if "transition_matrix" in found:
+        matrix = np.asarray(found["transition_matrix"])
+        if matrix.ndim != 2 or len(set(matrix.shape)) > 1 or matrix.dtype.kind != "f" or len(matrix) < classes:
+            refuse(f"transition_matrix has {matrix.dtype} values of shape {matrix.shape}, not (C, C) shares")
+        if not ((matrix >= 0).all() and np.allclose(matrix.sum(axis=1), 1)):  # NaN fails, too
+            refuse("transition_matrix has rows that are no shares of 1")
+    noise = NoiseFile(str(found.get("dataset", "")), *arrays.values(), matrix)
     if str(found.get("sha256", noise.sha256)) != noise.sha256:
         refuse(f"it holds something else than what its SHA-256 {str(found['sha256'])[:12]}... is of")
     return noise
 
 
-def as_noisy_labels(noise: NoiseFile) -> NoisyLabels:
-    """The noisy set's labels as every other source of noise gives them."""
-    return NoisyLabels(noise.labels, noise.true_labels, noise.transition_matrix)
+def labels_of(noise: NoiseFile, dataset: str, true: np.ndarray, n_classes: int) -> NoisyLabels:
+    """The noisy set's labels as every other source of noise gives them.
+
+    Args:
+        dataset: that it is to be of. true: (N,) the true labels of all training images. n_classes: C.
+
+    Raises:
+        ConfigError: it is of another data set.
+    """
+    if noise.dataset not in ("", dataset):
+        raise ConfigError(f"noise_file: is of {noise.dataset}, not of {dataset}")
+    if max(noise.noisy.max(), noise.clean.max()) >= len(true):
+        raise ConfigError(f"noise_file: has indices beyond the {len(true)} training images of {dataset}")
+    for name, indices in (("true_labels", noise.noisy), ("clean_labels", noise.clean)):
+        if (getattr(noise, name) != true[indices]).any():
+            raise ConfigError(f"noise_file: its {name} are not those of the training images of {dataset}")
+    if noise.labels.max() >= n_classes:
+        raise ConfigError(f"noise_file: labels must lie in [0, {n_classes}), got {noise.labels.max()}")
+    matrix = noise.transition_matrix
+    if len(matrix) > n_classes:
+        raise ConfigError(f"noise_file: transition_matrix is of {len(matrix)} classes, {dataset} has {n_classes}")
+    if len(matrix) < n_classes:  # counted from the labels that there are
+        matrix = transition_matrix(noise.true_labels, noise.labels, n_classes)
+    return NoisyLabels(noise.labels, noise.true_labels, matrix)

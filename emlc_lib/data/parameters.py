@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from ..runtime.execution import known_device
 from ..runtime.parameters import Parameters
 from .datasets import DATASETS
-from .noise_file import read_noise_file
 from .spec import DatasetSpec, spec_of
 
 # The name of a data set that was registered.
@@ -40,6 +39,9 @@ class DataParameters(Parameters):
         None,
         description="path of a file of 'emlc noise', for noise_type file only; noise, n_clean, n_noisy and splits "
         "are the file's",
+    )
+    noise_sha256: str | None = Field(
+        None, description="SHA-256 of what the noise file holds: filled in, or refused if it is another"
     )
     asymmetric_map: Literal["similar", "random"] = Field(
         "similar",
@@ -75,8 +77,7 @@ class DataParameters(Parameters):
     def noise_key(self) -> str:
         """What tells noises of one type apart: a rate, the name of human labels or of a noise file; else empty."""
         if self.noise_type == "file":
-            path = Path(self.noise_file)
-            return read_noise_file(path).name if path.is_file() else path.name  # of a finished run it may be gone
+            return f"labels-{self.noise_sha256[:8]}.npz" if self.noise_sha256 else Path(self.noise_file).name
         return {"human": self.human_key, "real": ""}.get(self.noise_type, f"{self.noise:g}")
 
     @field_validator("device")
@@ -96,7 +97,7 @@ class DataParameters(Parameters):
             )
         if self.noise_type == "human" and not self.human_labels:
             raise ValueError("human_labels: noise_type human needs the path of an .npz label file")
-        if (self.noise_type == "file") != bool(self.noise_file):
+        if (self.noise_type == "file") != (self.noise_file is not None):
             raise ValueError(
                 "noise_file: noise_type file needs the path of a noise file, and no other type has one"
             )
@@ -109,6 +110,7 @@ class DataParameters(Parameters):
             raise ValueError(f"n_clean: {spec.name} has no clean set of its own; give a number")
         elif self.resized_copy:
             raise ValueError(f"resized_copy: is for images on disk, and {spec.name} is in memory")
-        if self.n_clean is not None and self.clean_batch_size > self.n_clean:
+        sized = self.n_clean is not None and self.noise_type != "file"
+        if sized and self.clean_batch_size > self.n_clean:
             raise ValueError(f"clean_batch_size: {self.clean_batch_size} is more than n_clean {self.n_clean}")
         return self

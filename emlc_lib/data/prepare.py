@@ -15,7 +15,7 @@ from ..runtime.parameters import ConfigError
 from ..runtime.randomness import Stream, numpy_generator
 from .datasets import ImageSet, load_dataset
 from .experiment_data import ExperimentData, on_device
-from .noise_file import as_noisy_labels, read_noise_file
+from .noise_file import labels_of, read_noise_file
 from .parameters import DataParameters
 from .splits import Split, split_as_released, split_clean_noisy
 
@@ -81,10 +81,13 @@ def check_data(configs: Iterable[DataParameters]) -> None:
 
 
 def _of_file(config: DataParameters, images: ImageSet) -> tuple[Split, noise.NoisyLabels]:
-    file = read_noise_file(config.noise_file, images.train_labels, len(images.classes))
-    if file.dataset not in ("", config.dataset):
-        raise ConfigError(f"noise_file: {config.noise_file} is of {file.dataset}, not of {config.dataset}")
-    return Split(file.clean, file.noisy, file.clean), as_noisy_labels(file)
+    file = read_noise_file(config.noise_file)
+    if config.noise_sha256 not in (None, file.sha256):
+        raise ConfigError(
+            f"noise_file: {config.noise_file} holds something else than before; its SHA-256 is another"
+        )
+    labels = labels_of(file, config.dataset, images.train_labels, len(images.classes))
+    return Split(file.clean, file.noisy, file.clean), labels
 
 
 def _split(config: DataParameters, images: ImageSet) -> Split:

@@ -214,7 +214,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
     def save(self, path: str | Path) -> None:
         """Writes everything to one safetensors file, atomically; parameters are JSON in its header."""
         check_is_fitted(self, "classes_")
-        params = self.get_params()
+        params = {n: v.item() if isinstance(v, np.generic) else v for n, v in self.get_params().items()}
         params |= {"classes": None if self.classes is None else self.classes_.tolist(), "start": str(self.start)}
         params |= {"checkpoint": self.checkpoint and str(self.checkpoint)}
         metadata = {

@@ -17,7 +17,7 @@ from .sets import Pair
 # Fields of Config that images of one's own do not have.
 OF_DATA_SETS = (
     "method", "dataset", "preset", "noise_type", "noise", "human_labels", "human_key", "noise_file",
-    "asymmetric_map", "splits", "resized_copy", "start_weights", "n_noisy",
+    "noise_sha256", "asymmetric_map", "splits", "resized_copy", "start_weights", "n_noisy",
 )  # fmt: skip
 
 # Where images of one's own need other values than the paper's data sets.

@@ -37,9 +37,10 @@ from ..training.log import one_line
 from ..training.trainer import CHECKPOINT
 from .carry import COST_KEY, COSTS, merge, pack, read
 from .pretraining import provide
+from .published import TABLE_1_COLUMNS
 from .runs import is_finished, run, run_folder, state
 from .sweep import grid
-from .tables import TABLE_1_COLUMNS, run_table
+from .tables import run_table
 
 CAMPAIGN = (("emlc", 1), ("clean_only", 1), ("cross_entropy", 1), ("emlc", 5), ("mlc", 1))
 NOISES = ("symmetric:0.9", "symmetric:0.5", "symmetric:0.2", "symmetric:0.8", "asymmetric:0.4")

@@ -9,6 +9,7 @@ from ..data.parameters import RATED
 from ..methods import METHODS
 from ..training.config import Config
 from ..training.presets import make_config
+from ..training.run_digest import switched_off
 
 
 def command(config: Config, processes: int = 1) -> str:
@@ -22,9 +23,12 @@ def command(config: Config, processes: int = 1) -> str:
     # The notebook of Clothing1M has no other data set.
     needed = shown if notebook == "03_cifar" else [n for n in shown if n not in ("dataset", "noise_type")]
     text = [f"-p {name} {getattr(config, name)}" for name in needed]
-    given = {name: getattr(config, name) for name in [*shown, "human_labels", "human_key", "noise_file", "device"]}
-    usual = make_config(**given, device_here=False)
-    changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n != "device"}
+    usual = make_config(
+        **{name: getattr(config, name) for name in ("dataset", "method", "preset", "device")}, device_here=False
+    )
+    said = {*shown, "device", "noise_type", "human_labels", "human_key", "noise_file", "noise_sha256"}
+    said |= switched_off(config)
+    changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n not in said}
     changed = as_given(config, changed)
     if "epochs" in changed:
         text.append(f"-p epochs {changed.pop('epochs')}")

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from ..core.teacher import Teacher
 from ..data.experiment_data import ExperimentData
-from ..methods import METHODS
 from ..runtime.widgets import figure_below
 from ..training.correction import soft_labels
 from .figures.explorers import counterfactual_gates, label_sheet, paired_seeds, step_weights
 from .figures.style import method_name
 from .gradient_errors import gradient_errors_of
 from .label_record import LabelRecord
-from .tables import noise_label
+from .tables import is_blind, noise_label
 from .toy_problem import kinds_of_weights, take_steps
 
 FATES = ("all", "kept", "spoilt", "recovered", "confirmed", "changed")
@@ -142,7 +141,7 @@ def explore_pairs(table: pd.DataFrame) -> ipywidgets.VBox:
 
     def accuracy(name: str, setting: str) -> pd.Series:
         rows = named[named["who"] == name]
-        rows = rows[rows["noise_setting"] == setting] if METHODS[rows["method"].iloc[0]].sees_noise else rows
+        rows = rows[(rows["noise_setting"] == setting) | is_blind(rows)]
         return 100 * rows.drop_duplicates("seed").set_index("seed")["test_accuracy"]
 
     def draw(setting: str, a: str, b: str):

@@ -13,9 +13,10 @@ from ..methods import METHODS
 from ..runtime.parameters import ConfigError
 from ..training.config import Config
 from .cluster import Resources
+from .published import TABLE_1_COLUMNS
 from .runs import state
 from .sweep import grid
-from .tables import TABLE_1_COLUMNS, noise_label
+from .tables import noise_label
 
 TABLE_1_DATASETS = tuple(dict.fromkeys(dataset for dataset, _, _ in TABLE_1_COLUMNS))
 
@@ -56,7 +57,9 @@ def job_table(configs: Sequence[Config], resources: Resources, root: str | Path 
             {
                 "state": state(config, root),
                 "dataset": config.dataset,
-                "noise": noise_label(config.noise_type, config.noise) if method.sees_noise else "any",
+                "noise": "any"
+                if config.is_blind
+                else noise_label(config.noise_type, config.noise, config.noise_key),
                 "method": method.name + (f" k={config.k}" if method.looks_ahead else ""),
                 "seed": config.seed,
                 "gpus": resources.gpus,

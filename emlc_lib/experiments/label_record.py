@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -36,7 +37,8 @@ class LabelRecord:
         steps: (S,) student steps that had been made; the first is 0.
         probabilities: (S, n, C), the teacher's own prediction y^.
         gates: (S, n), the weight of the given label.
-        wanted: (S, n, C), v_i of Corollary 3.1: how the clean loss changes as label i moves towards each class.
+        wanted: (S, n, C), v_i = J_w(log p_w(x_i)) g_w, g_w being the clean gradient at the same parameters: eq. 10
+            for a step of vanishing rate. ``(eta / n) v_ic`` is the clean loss's slope by entry c of label i.
         origin: how it was made, one line.
     """
 
@@ -51,9 +53,20 @@ class LabelRecord:
     origin: str
 
     def soft_labels(self, moment: int) -> np.ndarray:
-        """(n, C), the corrected labels (eq. 6) at a moment, counted from 0."""
+        """(n, C), the corrected labels (Figure 3) at a moment, counted from 0."""
         w = self.gates[moment][:, None].astype(float)
         return w * np.eye(len(self.classes))[self.given] + (1 - w) * self.probabilities[moment]
+
+    def gains(self, moment: int) -> np.ndarray:
+        """(n, C), by how much the clean loss would fall, in units of eta / n and to first order, if the corrected
+        label moved wholly to each class: ``<q_i, v_i> - v_ic``. The class that is wanted has the largest."""
+        v = self.wanted[moment]
+        return (self.soft_labels(moment) * v).sum(axis=1, keepdims=True) - v
+
+    def fates(self) -> pd.DataFrame:
+        """How many labels have each :meth:`fate`: a row for each that occurs, a column for each step."""
+        counts = {step: pd.Series(self.fate(i)).value_counts() for i, step in enumerate(self.steps.tolist())}
+        return pd.DataFrame(counts).fillna(0).astype(int)
 
     def fate(self, moment: int) -> np.ndarray:
         """(n,) words: what became of each label. It is ``kept`` or ``spoilt`` where the given one is right, else
@@ -110,7 +123,7 @@ def record_labels(
     """Trains EMLC and looks at the first n images of the noisy set before it and ``moments`` times, evenly spread.
 
     What the teacher says is without augmentation and in evaluation mode, as at the end of a training. The wanted
-    labels are those of a step on these images and one clean batch, in training mode, as in Corollary 3.1.
+    labels are those of these images as one batch and one clean batch, in training mode, before the step.
 
     Raises:
         ConfigError: another method than emlc, or images that stay on disk.

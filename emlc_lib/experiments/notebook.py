@@ -116,11 +116,12 @@ def describe(config: Config) -> str:
     start = {"simclr": "SimCLR weights", "imagenet": "ImageNet weights"}.get(config.start, "random weights")
     start += ", to be pretrained first" if config.awaits_weights else ""
     start += f", {config.start_steps} supervised steps on the clean set" if config.start_steps else ""
+    known = config.n_clean if config.noise_type != "file" else None
     device = where.get("gpu") or f"CPU, {where['threads']} threads"
     return (
         f"{config.method}{k} on {config.dataset}, {config.noise_type} noise {noise}, seed {config.seed}\n"
         f"preset {config.preset}: {config.model}, {config.epochs} epochs of batches of {config.batch_size}, "
-        f"{config.n_clean or 'all'} clean labels\nstart: {start}; device: {device}"
+        f"{known or 'all'} clean labels\nstart: {start}; device: {device}"
     )
 
 

@@ -15,7 +15,7 @@ import torch
 
 from ..core.teacher import Classifier, Teacher, build_teacher
 from ..data.experiment_data import ExperimentData
-from ..data.noise_file import as_noise_file
+from ..data.noise_file import as_noise_file, read_noise_file
 from ..data.prepare import prepare
 from ..networks.backbones import build_classifier
 from ..runtime.checkpoint import CheckpointError, load_weights, save_weights
@@ -219,6 +219,8 @@ def find_runs(root: str | Path | None = None, **wanted) -> list[Run]:
 
     Runs of a method that does not see the noise are of any. What cannot be read is left out, with a UserWarning.
     """
+    if wanted.get("noise_file") is not None:
+        wanted["noise_sha256"] = read_noise_file(wanted.pop("noise_file")).sha256
     found = []
     for folder in sorted(path.parent for path in runs_root(root).glob(f"*/{RESULT}")):
         try:

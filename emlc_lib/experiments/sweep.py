@@ -31,6 +31,9 @@ def product(**parameters) -> list[Config]:
     Raises:
         ConfigError: any value that is not allowed; before anything runs.
     """
+    for name in ("noises", "methods", "ks", "seeds"):
+        if name in parameters:
+            raise ConfigError(f"{name}: is not a parameter; {name[:-1]} takes a list")
     values = {"noise": None, "method": ["emlc", "cross_entropy", "clean_only"], "k": 1, "seed": 0} | parameters
     values = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
     axes = [values.pop(name) for name in ("noise", "method", "k", "seed")]
@@ -57,7 +60,7 @@ def grid(
     configs: dict[str, Config] = {}
     for seed, noise, method in itertools.product(seeds, noises, methods):
         values = common | noise_parameters(noise)
-        known = METHODS.get(method, METHODS["emlc"])  # make_config refuses what is unknown
+        known = METHODS.get(str(method), METHODS["emlc"])  # make_config refuses what is unknown
         for k in ks if known.looks_ahead else [None]:
             config = make_config(method=method, k=k, seed=seed, **values)
             configs.setdefault(config.name, config)  # what does not see the noise is one run for all

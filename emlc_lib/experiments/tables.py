@@ -22,6 +22,7 @@ from .statistics import paired
 
 # Columns of a table of runs, one row a run.
 _SETTING = ("dataset", "preset", "noise_type", "noise", "method", "k", "seed")
+_FILE = "file "  # begins the type of noise of a run on a noise file; then comes the file's hash
 _RESULTS = (
     "test_accuracy", "best_epoch", "last_test_accuracy", "last_teacher_test_accuracy", "last_recovery_all",
     "last_recovery_wrong", "last_confirmed_wrong", "last_gate_right", "last_gate_wrong", "wrong_share",
@@ -46,6 +47,9 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
         config, result, source = run.config, run.result, run.result["provenance"]
         row = {"k": 1} | config.model_dump()  # methods without look-ahead steps have no k
         row = {name: row[name] for name in _SETTING} | {"digest": run.digest}
+        if config.noise_type == "file":  # each file is a noise of its own
+            usual = type(config).model_fields["noise"].default
+            row |= {"noise_type": f"{_FILE}{config.noise_sha256[:8]}", "noise": usual}
         row |= {name: result.get(name, float("nan")) for name in _RESULTS}
         row |= {"steps": result["steps"], "seconds": result["seconds"], "threads": source["hardware"]["threads"]}
         row["hardware"] = source["hardware"].get("gpu") or source["hardware"]["processor"]
@@ -76,12 +80,8 @@ def accuracy_table(runs: Sequence[Run] | pd.DataFrame) -> pd.DataFrame:
     k = np.where([METHODS[m].looks_ahead for m in table["method"]], " k=" + table["k"].astype(str), "")
     labelled = table.assign(
         noise=[
-            noise_label(
-                row.noise_type, row.noise, _told(row.command, "human_key") or _told(row.command, "noise_file")
-            )
-            if METHODS[row.method].sees_noise
-            else "any"
-            for row in table.itertuples()
+            "any" if blind else noise_label(row.noise_type, row.noise, _told(row.command, "human_key"))
+            for row, blind in zip(table.itertuples(), is_blind(table), strict=True)
         ],
         method=table["method"] + k,
         options=[_options(command) for command in table["command"]],
@@ -159,8 +159,8 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
         row = {"noise_type": kind, "noise": noise, "emlc": best.mean(), "k": k}
         for name in baselines:
             other = table[table["method"] == name]
-            if METHODS[name].sees_noise:
-                other = other[(other["noise_type"] == kind) & (other["noise"] == noise)]
+            own = (other["noise_type"] == kind) & (other["noise"] == noise)
+            other = other[own | (is_blind(other) & (not kind.startswith(_FILE)))]
             found = paired(best, 100 * other.set_index("seed")["test_accuracy"])
             row |= {f"minus {name}": found.mean, f"± {name}": found.half, f"verdict {name}": found.verdict}
         rows.append(row)
@@ -168,14 +168,33 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
     return pd.DataFrame(rows, columns=["noise_type", "noise", "emlc", "k", *columns]).round(2)
 
 
+def is_blind(table: pd.DataFrame) -> pd.Series:
+    """Which runs of a :func:`run_table` serve every noise: their method does not see it, nor have they a file."""
+    sees = table["method"].map(lambda name: METHODS[name].sees_noise).astype(bool)
+    return ~sees & ~table["noise_type"].str.startswith(_FILE)
+
+
 def label_hashes(table: pd.DataFrame) -> pd.DataFrame:
     """The noise that the runs of a :func:`run_table` saw, loaded again: each once, with the command for its file.
 
+    Args:
+        table: of runs with the sizes of their presets.
+
     Returns:
         ``dataset, noise_type, noise, seed, n_clean, n_noisy, wrong_share, sha256, command``, sorted.
+
+    Raises:
+        ConfigError: a run has other sizes or splits, or its labels are from a file.
     """
     rows = []
-    seen = table[[METHODS[method].sees_noise for method in table["method"]]]
+    other = table["noise_type"].str.startswith(_FILE) | table["command"].str.contains(
+        "n_clean|n_noisy|splits|human_"
+    )
+    if other.any():
+        raise ConfigError(
+            f"table: {table['command'][other].iloc[0]} has labels of its own; its result has their hash"
+        )
+    seen = table[~is_blind(table)]
     names = ["dataset", "preset", "noise_type", "noise", "seed"]
     for dataset, preset, kind, rate, seed in (
         seen[names].drop_duplicates().sort_values(names).itertuples(index=False)
@@ -206,7 +225,7 @@ def gap_to_best(
 
 
 def noise_label(kind: str, rate: float, key: str = "") -> str:
-    """E.g. ``symmetric 0.9``; human labels and noise files have a ``key`` for a rate, real noise has neither."""
+    """E.g. ``symmetric 0.9``; human labels have their ``key`` for a rate, other noise has neither."""
     return f"{kind} {rate:g}" if kind in RATED else f"{kind} {key}".strip()
 
 

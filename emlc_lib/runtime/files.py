@@ -10,7 +10,9 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,7 @@ def writable_folder(value: object, parameter: str, *, make: bool = False) -> Pat
         ConfigError: it is not; nothing was made.
     """
     folder = as_folder(value, parameter)
-    _try(folder, "x" * 80, f"{parameter}: {folder}", make)
+    _try(folder, f"{'x' * 60}.{os.getpid()}.{threading.get_ident()}", f"{parameter}: {folder}", make)
     return folder
 
 
@@ -96,14 +98,14 @@ def _try(folder: Path, name: str, what: str, make: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / name).exists():
             (folder / name).touch()
-            (folder / name).unlink()
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         make = False
         reason = "a file is in a folder's place" if isinstance(error, _NO_FOLDER) else error.strerror
         raise ConfigError(f"{what} cannot be written to ({reason})") from None
     finally:
         for place in () if make else missing:
-            if place.exists():
+            with suppress(OSError):  # somebody else's file is in it by now
                 place.rmdir()
 
 

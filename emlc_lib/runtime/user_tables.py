@@ -49,6 +49,9 @@ def read_table(
             f"{parameter}: {path} has no column {missing[0]!r}; it needs {','.join(needed)}, and its first line "
             f"is {','.join(header)}"
         )
+    twice = [name for name in needed if header.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{parameter}: {path} has two columns {twice[0]!r}")
     for number, cells in lines.items():
         if any(cells[len(header) :]):
             raise ConfigError(

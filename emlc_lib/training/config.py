@@ -16,7 +16,7 @@ from ..methods import METHODS, MethodParameters
 from ..networks.backbones import Model
 from ..networks.weights import are_awaited, check_imagenet_start, check_start_weights
 from ..runtime.parameters import ConfigError as ConfigError
-from .run_digest import NOISE, digest_of, identities, without_gone
+from .run_digest import NOISE, digest_of, identities, switched_off, without_gone
 
 Preset = Literal["smoke", "quick", "small", "paper"]
 
@@ -101,18 +101,26 @@ class Config(MethodParameters):
         with_noise = f"{begin}-{noise}-{end}"
         digest, *older = map(digest_of, self.identities)
         digest = f"unpretrained-{digest}" if self.awaits_weights else digest
-        first = f"{begin}-{end}" if self._is_blind else with_noise
+        first = f"{begin}-{end}" if self.is_blind else with_noise
         return list(dict.fromkeys([f"{first}-{digest}", *(f"{with_noise}-{other}" for other in older)]))
 
     @property
-    def _is_blind(self) -> bool:
+    def is_blind(self) -> bool:
         """Whether the noise does not matter: the method does not see it, and it does not bring a clean set."""
         return not METHODS[self.method].sees_noise and self.noise_type != "file"
 
     def has(self, name: str, value: Any) -> bool:
         """Whether a parameter has this value; where the method does not see the noise, any noise will do."""
-        blind = name in NOISE and self._is_blind and value != "file"
+        if name in ("noise", "n_clean", "n_noisy", "splits") and name in switched_off(self):
+            return False
+        blind = name in NOISE and self.is_blind and value != "file"
         return blind or getattr(self, name, None) == value
+
+    @property
+    def same_noise(self) -> dict[str, Any]:
+        """The parameters that runs on the same kind of noise share, for :func:`emlc_lib.find_runs`."""
+        names = {"human": "human_key", "file": "noise_sha256", "real": "noise_type"}
+        return {name: getattr(self, name) for name in ("noise_type", names.get(self.noise_type, "noise"))}
 
 
 class OwnConfig(Config):

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..data.noise_file import read_noise_file
 from ..data.spec import DatasetSpec, spec_of
 from ..methods import METHODS
 from ..runtime.execution import check_device, chosen_device
+from ..runtime.files import as_path
 from ..runtime.parameters import ConfigError, checked, did_you_mean, unknown_name
 from ..runtime.schedules import lr_factor, steps_by
 from .config import Config, config_class
@@ -89,10 +91,27 @@ def make_config(
     values |= {name: value for name, value in changes.items() if value is not None}
     values |= {name: None for name in ("n_clean", "n_noisy") if values.get(name) == "all"}
     values |= {name: str(value) for name, value in values.items() if isinstance(value, Path)}
+    values |= _label_files(values, spec)
     config = checked(cls, preset=preset, device=device, dataset=dataset, **values)
     if device_here:
         usable_device(device)
     return config
+
+
+def _label_files(values: Mapping[str, Any], spec: DatasetSpec) -> dict[str, str]:
+    """Absolute paths of files of labels, and what a noise file holds, which is read here, once."""
+    names = [name for name in ("human_labels", "noise_file") if values.get(name)]
+    paths = {name: as_path(values[name], name).absolute() for name in names}
+    found = {name: str(path) for name, path in paths.items()}
+    known = values.get("noise_sha256")
+    if values.get("noise_type") != "file" or "file" not in spec.noise_types or "noise_file" not in paths:
+        return found
+    if known and not paths["noise_file"].is_file():  # a finished run can be read back without it
+        return found
+    found["noise_sha256"] = read_noise_file(paths["noise_file"]).sha256
+    if known not in (None, found["noise_sha256"]):
+        raise ConfigError(f"noise_sha256: {found['noise_file']} has another, {found['noise_sha256']}")
+    return found
 
 
 def own_config(*, device: str = "auto", **values) -> Config:

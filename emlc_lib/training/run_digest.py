@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.noise_file import read_noise_file
 from ..data.parameters import RATED
 from ..methods import METHODS
 from ..networks.weights import are_awaited, imagenet_digest, start_weights_file, weights_digest
@@ -28,7 +27,8 @@ NOT_COUNTED = ("device", "cuda_graph")
 NOISE = ("noise_type", "noise", "asymmetric_map", "human_labels", "human_key")
 
 # Parameters that schema 1 did not have, with what was computed then.
-NEW = {"teacher_features": "own", "label_embedding": True, "leave_out_given": False, "noise_file": None}
+NEW = {"teacher_features": "own", "label_embedding": True, "leave_out_given": False}
+NEW |= {"noise_file": None, "noise_sha256": None}
 
 # Parameters that are gone, with the value that stored runs may have: what is computed now.
 GONE = {"channels_last": True, "meta_pass": "forward_mode"}
@@ -47,7 +47,7 @@ def identities(config: Config) -> list[dict[str, Any]]:
     count: one run of :attr:`~emlc_lib.methods.base.Method.sees_noise` False serves all noise. SimCLR weights that
     are yet to be pretrained hold nothing: with them the identity will be another.
     """
-    everything = {name: value for name, value in config.model_dump().items() if name not in _switched_off(config)}
+    everything = {name: value for name, value in config.model_dump().items() if name not in switched_off(config)}
     seen = {name: value for name, value in everything.items() if name not in _unseen(config)}
     now, before = (_differing(config, values) | _contents(config, values) for values in (seen, everything))
     # Of schema 1: every parameter that the method looks at.
@@ -93,8 +93,6 @@ def _contents(config: Config, values: Mapping[str, Any]) -> dict[str, str | None
     contents: dict[str, str | None] = {}
     if values.get("human_labels") is not None and Path(config.human_labels).is_file():
         contents["human_labels"] = hashlib.sha256(Path(config.human_labels).read_bytes()).hexdigest()
-    if config.noise_type == "file" and Path(config.noise_file).is_file():
-        contents["noise_file"] = read_noise_file(config.noise_file).sha256
     if config.start == "simclr":
         source = config.dataset, config.model, config.start_weights
         contents["start_weights"] = None if are_awaited(*source) else weights_digest(start_weights_file(*source))
@@ -110,13 +108,13 @@ def _unseen(config: Config) -> set[str]:
     return {"human_labels", "human_key"} if config.noise_type != "human" else set()
 
 
-def _switched_off(config: Config) -> set[str]:
+def switched_off(config: Config) -> set[str]:
     """Parameters that the values of others switch off."""
     unused: set[str] = set()
     if config.noise_type not in RATED:
         unused.add("noise")
     if config.noise_type == "file":
-        unused |= {"n_clean", "n_noisy", "splits"}
+        unused |= {"n_clean", "n_noisy", "splits", "noise_file"}  # noise_sha256 says what it holds
     if config.noise_type != "asymmetric":
         unused.add("asymmetric_map")
     if config.schedule != "lr_step":

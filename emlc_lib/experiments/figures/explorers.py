@@ -20,8 +20,8 @@ def label_sheet(record: LabelRecord, moment: int, chosen: Sequence[int], caption
     """Images with what the teacher says of their labels, and what the student would have wanted.
 
     Below each image: the prediction y^ (outlined) and the corrected label q (filled), the true class in blue and a
-    wrong given one in orange; below that -v_i, upwards for a class towards which the label would have to move to
-    lower the clean loss, scaled to the largest of the image.
+    wrong given one in orange; below that the gain of each class (:meth:`LabelRecord.gains`), scaled to the largest
+    of the image.
 
     Args:
         moment: of the record, from 0. chosen: indices of at most eight images.
@@ -33,7 +33,7 @@ def label_sheet(record: LabelRecord, moment: int, chosen: Sequence[int], caption
         if not len(chosen):
             figure.text(0.5, 0.5, "no image is like that at this moment", ha="center")
             return figure
-        soft, fate = record.soft_labels(moment), record.fate(moment)
+        soft, fate, gains = record.soft_labels(moment), record.fate(moment), record.gains(moment)
         ratios = [1.25, 0.9, 0.6]
         places = {"left": 0.04, "right": 0.99, "top": 0.9, "bottom": 0.09, "hspace": 0.15, "wspace": 0.08}
         axes = figure.subplots(7, 4, height_ratios=[*ratios, 0.9, *ratios], gridspec_kw=places)
@@ -51,14 +51,13 @@ def label_sheet(record: LabelRecord, moment: int, chosen: Sequence[int], caption
             labels.bar(range(len(colours)), soft[i], color=colours)
             labels.bar(range(len(colours)), record.probabilities[moment, i], fill=False, edgecolor="0.2", lw=0.8)
             labels.set(ylim=(0, 1.02), xticks=[], yticks=[])
-            wanted = -record.wanted[moment, i]
-            wish.bar(range(len(colours)), wanted / max(np.abs(wanted).max(), 1e-12), color=colours)
+            wish.bar(range(len(colours)), gains[i] / max(np.abs(gains[i]).max(), 1e-12), color=colours)
             wish.axhline(0, color="0.3", lw=0.8)
             wish.set(ylim=(-1.05, 1.05), yticks=[])
             _class_ticks(wish, record.classes)
             if place % 4 == 0:
                 labels.set_ylabel("q, $\\hat{y}$", fontsize=8)
-                wish.set_ylabel("$-v_i$", fontsize=8)
+                wish.set_ylabel("gain", fontsize=8)
             for axis in (labels, wish):
                 axis.set_axis_on()
                 axis.grid(False)
