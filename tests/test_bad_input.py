@@ -85,6 +85,8 @@ PARAMETERS = [
     refuse("human labels: data", r"noise_type: human .*cifar10", lambda: human(dataset="digits")),
     # Before the data set, which may be a long download.
     refuse("noise file: none", r"noise_file: noise_type file needs the path", lambda: config(noise_type="file")),
+    refuse("noise file: hash alone", r"noise_sha256: is for noise_type file only",
+           lambda: config(noise_sha256="0" * 64)),
     refuse("noise file: empty", r"noise_file: .* no other type has one", lambda: config(noise_file="")),
     refuse("noise file: of another type", r"noise_file: .* no other type has one",
            lambda: config(noise_file="n.npz")),

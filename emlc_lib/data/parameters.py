@@ -101,6 +101,8 @@ class DataParameters(Parameters):
             raise ValueError(
                 "noise_file: noise_type file needs the path of a noise file, and no other type has one"
             )
+        if self.noise_sha256 is not None and self.noise_type != "file":
+            raise ValueError("noise_sha256: is for noise_type file only")
         if self.noise_type == "asymmetric" and self.asymmetric_map == "similar" and spec.look_alikes is None:
             raise ValueError(f"asymmetric_map: {spec.name} has no map of similar classes; take random")
         if not spec.in_memory:
