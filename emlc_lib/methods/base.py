@@ -119,6 +119,11 @@ class Method(ABC):
             self.networks["teacher"] = teacher
         self.optimisers: dict[str, torch.optim.Optimizer] = {"student": self.sgd(student, config.lr)}
 
+    @property
+    def reported(self) -> Classifier:
+        """The network that is evaluated and stored: the student, unless a method has a better one."""
+        return self.student
+
     def train(self, mode: bool) -> None:
         """Puts all networks into training or evaluation mode."""
         for network in self.networks.values():

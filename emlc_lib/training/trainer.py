@@ -40,7 +40,7 @@ class Trained:
         method: with its networks as they were after the last epoch, in evaluation mode.
         epochs: one row per epoch; see :func:`train`.
         steps: one row per step, the logged losses and, where labels are corrected, their recovery.
-        best_student: the student's state dict at the best clean-set epoch.
+        best_student: the reported network's state dict at the best clean-set epoch.
         seconds: wall time of all sessions that worked on it.
     """
 
@@ -145,7 +145,7 @@ def train(
             _check_finite([clean_loss], method, t, checkpoint, len(rows))
             rows.append(row)
             if best_epoch(pd.DataFrame(rows)) == len(rows):
-                best = {k: v.detach().clone() for k, v in method.student.state_dict().items()}
+                best = {k: v.detach().clone() for k, v in method.reported.state_dict().items()}
             if checkpoint and share.rank == 0:
                 now = seconds + time.perf_counter() - started
                 _write(writer, checkpoint, config, share.world, method, rows, steps, best, now)
