@@ -24,6 +24,7 @@ STEPS = 10
 RUNS: dict[str, dict] = {
     **{method: {"method": method} for method in METHODS},
     "distilled": {"method": "distilled", "n_noisy": 160},  # five steps of each part
+    "dividemix": {"method": "dividemix", "n_noisy": 160},  # five of the warm-up, and five after it
     "emlc_consistent": {"method": "emlc_consistent", "consistency_threshold": 0.1},  # new weights are unsure
     "emlc_consistent, averaged": {
         "method": "emlc_consistent",

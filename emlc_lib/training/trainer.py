@@ -168,20 +168,21 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
     method.train(True)
     for t in range(method.period):
         method.step(t)  # the first steps pay for allocation and kernel selection
-    # Some methods change what they do in the course of training: look at several points of it.
+    # Some methods change what they do in the course of training: look at several points of it. At the beginning of
+    # an epoch some do more.
     total, pieces = method.last_step(config.epochs), -(-3 // method.period)
     steps = pieces * method.period
     synchronise(config.device)
     began = time.perf_counter()
     for piece in range(pieces):
-        first = piece * total // pieces // method.period * method.period
+        first = piece * (total - method.period) // pieces // method.period * method.period
         for t in range(first, first + method.period):
             method.step(t)
     synchronise(config.device)
     per_step = (time.perf_counter() - began) / steps
     began = time.perf_counter()
     method.train(False)
-    predict(method.student, data.test_images[:EVALUATION_BATCH], data)
+    predict(method.reported, data.test_images[:EVALUATION_BATCH], data)
     synchronise(config.device)
     per_image = (time.perf_counter() - began) / min(EVALUATION_BATCH, len(data.test_images))
     images = (len(data.test_images) + len(data.clean_labels)) * (1 if method.teacher is None else 2)
