@@ -24,7 +24,15 @@ STEPS = 10
 RUNS: dict[str, dict] = {
     **{method: {"method": method} for method in METHODS},
     "distilled": {"method": "distilled", "n_noisy": 160},  # five steps of each part
+    "dividemix": {"method": "dividemix", "n_noisy": 160},  # five of the warm-up, and five after it
     "emlc_consistent": {"method": "emlc_consistent", "consistency_threshold": 0.1},  # new weights are unsure
+    "emlc_consistent, averaged": {
+        "method": "emlc_consistent",
+        "consistency_threshold": 0.1,
+        "student_average": 0.9,
+        "k": 2,
+        "meta_weights": "momentum",
+    },
     "emlc, asymmetric": {"noise_type": "asymmetric", "noise": 0.4},
     "emlc, k = 5": {"k": 5},
     "emlc, k = 5, momentum-aware": {"k": 5, "meta_weights": "momentum"},

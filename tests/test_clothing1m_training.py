@@ -123,7 +123,9 @@ class TestPrepare:
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_trains(method, clothing1m, small_images, tmp_path, monkeypatch):
     monkeypatch.setenv("EMLC_DATA", str(clothing1m[0]))
-    needed = {"fasten": {"clean_batch_size": 28}, "distilled": {"epochs": 2}}.get(method, {})
+    needed = {"fasten": {"clean_batch_size": 28}, "distilled": {"epochs": 2}, "dividemix": {"epochs": 2}}.get(
+        method, {}
+    )
     finished = run(config_of(method=method, **{"epochs": 1} | needed), root=tmp_path, show=False)
     assert 0 <= finished.result["test_accuracy"] <= 1
     losses = finished.steps["student_loss"].dropna()  # a step of distillation's first part has none

@@ -157,5 +157,6 @@ def test_the_second_rate_is_a_parameter(name):
     config = make_config(**SHORT, method=name)
     rate = METHODS[name].second_rate
     assert rate is None or getattr(config, rate) > 0
-    alone = ("cross_entropy", "clean_only", "fasten", "fixmatch", "distilled")  # one network trains at a time
+    # One network trains at a time, or both at one rate.
+    alone = ("cross_entropy", "clean_only", "fasten", "fixmatch", "distilled", "dividemix")
     assert (rate is None) == (name in alone)

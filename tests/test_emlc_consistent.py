@@ -1,14 +1,19 @@
-"""The extension's objective against its formula, and that it is EMLC where nothing is sure."""
+"""The extension's objective against its formula, EMLC's own where nothing is sure, and the student's average."""
 
 import copy
 
 import pytest
 import torch
-from problems import RandomBatches, method, same_bits
+from problems import FAST, RandomBatches, bits, killed_and_resumed, method, same_bits, same_training, trained
+from references import unrolled_clean_loss
 from torch.nn import functional as F
 
+from emlc_lib import make_config, prepare, run
+from emlc_lib.core.metrics import accuracy
 from emlc_lib.methods.emlc import EMLC
 from emlc_lib.methods.emlc_consistent import EMLCConsistent
+from emlc_lib.training.evaluation import predict
+from emlc_lib.training.trainer import train
 
 SOME = 0.12  # which some of ten images reach, with new weights
 PLAIN = {"lr": 0.05, "corruption": "none", "schedule": "none"}
@@ -53,6 +58,27 @@ def test_the_teachers_gradient_is_emlcs_and_fixmatchs(k):
         torch.testing.assert_close(a.grad, b.grad + g, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_gradient_is_that_through_the_students_steps(k):
+    """Autograd through hand-written SGD with momentum, in float64; 1e-9 as above."""
+    built = both(k, threshold=SOME)[1]
+    built.config = built.config.model_copy(update={"meta_weights": "exact"})
+    student, teacher = copy.deepcopy(built.student), copy.deepcopy(built.teacher)
+    for t in range(k):
+        log = built.step(t)
+    noisy, clean = [built.batches.noisy(t)[:2] for t in range(k)], built.batches.clean(0, 6)
+    meta = unrolled_clean_loss(student, teacher, noisy, clean, lr=0.05, momentum=0.9)
+    (x, _), strong = noisy[-1], built.batches.two_views(k - 1)[1]
+    confidence, classes = teacher.classifier(x).softmax(1).max(1)
+    further = F.cross_entropy(teacher.classifier(strong), classes, reduction="none")
+    objective = meta + F.cross_entropy(teacher.classifier(clean.x), clean.labels)
+    objective = objective + 0.7 * further[confidence >= SOME].sum() / 10
+    expected = torch.autograd.grad(objective, list(teacher.parameters()), materialize_grads=True)
+    assert 0 < log["confident"] < 1
+    for p, g in zip(built.teacher.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, g, rtol=1e-9, atol=1e-12)
+
+
 def test_where_no_image_is_sure_it_is_emlc():
     plain, consistent = both(2, threshold=1.0)
     for t in range(4):
@@ -67,3 +93,61 @@ def test_labels_still_decide_the_students_steps():
     plain.step(0), consistent.step(0)
     assert same_bits(plain.student.state_dict(), consistent.student.state_dict())
     assert F.mse_loss(plain.teacher.gate[0].weight, consistent.teacher.gate[0].weight) == 0
+
+
+AVERAGED = {"method": "emlc_consistent", "student_average": 0.9, "consistency_threshold": 0.5}
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_average_is_of_all_the_students_steps(k):
+    """Its closed form in float64, of weights and running statistics; 1e-12: the same sum in another order."""
+    built = method(
+        cls=EMLCConsistent, batches=Views(), model="resnet_narrow", **PLAIN, k=k, student_average=0.8,
+        meta_weights="momentum",
+    )  # fmt: skip
+    assert built.reported is built.networks["average"]
+    path = [copy.deepcopy(built.student.state_dict())]
+    for t in range(6):
+        built.step(t)
+        path.append(copy.deepcopy(built.student.state_dict()))
+    counted = 0
+    for name, value in built.reported.state_dict().items():
+        if value.is_floating_point():
+            expected = 0.8**6 * path[0][name] + sum(0.2 * 0.8 ** (6 - t) * path[t][name] for t in range(1, 7))
+            torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+            assert not torch.equal(value, path[-1][name])
+        else:
+            counted += 1
+            assert value == 6
+    assert counted
+    assert all(p.grad is None and not p.requires_grad for p in built.reported.parameters())
+
+
+def test_the_average_changes_nothing_that_trains():
+    plain, averaged = (trained(**AVERAGED | {"student_average": a, "k": 2}) for a in (0.0, 0.9))
+    assert "average" not in plain.method.networks
+    assert plain.method.reported is plain.method.student
+    without = {name: value for name, value in averaged.method.networks.items() if name != "average"}
+    averaged.method.networks = without
+    assert same_bits(bits(plain), bits(averaged))
+    assert plain.steps.equals(averaged.steps)
+
+
+def test_the_average_is_what_is_evaluated_and_stored(tmp_path):
+    config = make_config(**FAST | AVERAGED | {"epochs": 1})
+    data = prepare(config)
+    networks = train(config, data, show=False).method.networks  # the same bits again
+    finished = run(config, data=data, root=tmp_path, show=False)
+    assert same_bits(finished.student().state_dict(), networks["average"].state_dict())
+
+    def test_accuracy(network):
+        return accuracy(predict(network, data.test_images, data), data.test_labels)
+
+    assert finished.result["test_accuracy"] == test_accuracy(networks["average"])
+    assert finished.result["test_accuracy"] != test_accuracy(networks["student"])
+
+
+def test_the_average_is_taken_up_again(tmp_path):
+    """With k = 2, momentum-aware weights and 19 steps an epoch, so that epochs end in between."""
+    config = make_config(**FAST | AVERAGED | {"epochs": 3}, k=2, meta_weights="momentum")
+    assert same_training(*killed_and_resumed(config, prepare(config), tmp_path))

@@ -11,6 +11,7 @@ from emlc_lib import make_config, prepare
 from emlc_lib.data.batches import Batches, CleanBatch
 from emlc_lib.methods.distilled import Distilled
 from emlc_lib.methods.fixmatch import FixMatch
+from emlc_lib.runtime.randomness import Stream, torch_generator
 from emlc_lib.training.start import initial_networks
 from emlc_lib.training.trainer import train
 
@@ -72,6 +73,10 @@ def test_views_are_of_the_same_images_and_weak_is_without_autoaugment():
     batch, strong = batches.two_views(3)
     assert not torch.equal(batch.x, strong)
     assert torch.equal(batch.x, batches.noisy(3).x)
+    again = batches.weak(batch.index, torch_generator(config.seed, Stream.NOISY_AUGMENTATION, 3))
+    assert torch.equal(batch.x, again)
+    twice = batches.weak(batch.index[:1].repeat(8), torch_generator(0, 1))
+    assert len(twice.flatten(1).unique(dim=0)) > 1
     assert torch.equal(batches.clean(3, 8).x, batches.clean(3, 8, weak=True).x)  # digits have no AutoAugment
 
 

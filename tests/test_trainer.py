@@ -28,7 +28,7 @@ from emlc_lib.training.trainer import CHECKPOINT, train
         {"method": "mlc", "k": 3, "mlc_curvature": "exact"}, {"method": "mlc", "mlc_mix_clean": False},
         {"method": "mslc", "mslc_plain_share": 0.5},
         {"method": "mslc", "mslc_plain_share": 0.0, "mslc_soft_targets": True}, {"method": "mwnet"},
-        {"method": "mlnt", "mlnt_sets": 2}, {"method": "fasten"},
+        {"method": "mlnt", "mlnt_sets": 2}, {"method": "fasten"}, {"method": "dividemix", "n_noisy": 320},
     ],
 )  # fmt: skip
 def test_every_option_trains_and_repeats_bit_for_bit(changes):

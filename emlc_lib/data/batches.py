@@ -11,7 +11,7 @@ from torch import Tensor
 from ..runtime.execution import to_device
 from ..runtime.parallel import own_share
 from ..runtime.parameters import ConfigError
-from ..runtime.randomness import Share, Stream, torch_generator
+from ..runtime.randomness import WHOLE, Share, Stream, torch_generator
 from ..runtime.schedules import steps_by
 from .augment import augment_clean, augment_noisy, normalise
 from .experiment_data import ExperimentData
@@ -74,12 +74,20 @@ class Batches:
         """The noisy batch of step t, of size ``batch_size``, or this process's share of it."""
         data, seed = self.data, self.config.seed
         index = self._slice(Stream.NOISY_ORDER, len(data.noisy_labels), self.config.batch_size, t)
-        images = data.noisy_images[index]
+        x = self.weak(index, torch_generator(seed, Stream.NOISY_AUGMENTATION, t), self.share)
         self._prefetch(data.noisy_images, Stream.NOISY_ORDER, self.config.batch_size, t + 1)
+        return NoisyBatch(x, data.noisy_labels[index], data.true_labels[index], index)
+
+    def weak(self, index: Tensor, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
+        """Samples of the noisy set, (n, channels, h, w) float32, with noisy batches' augmentation, each its own.
+
+        For methods that choose samples themselves. One that is chosen twice has two views. ``share`` as in
+        :func:`~emlc_lib.data.augment.crop_and_flip`.
+        """
+        images = self.data.noisy_images[index]
         if self.config.augment:
-            generator = torch_generator(seed, Stream.NOISY_AUGMENTATION, t)
-            images = augment_noisy(images, data.recipe, generator, self.share)
-        return NoisyBatch(self._float(images), data.noisy_labels[index], data.true_labels[index], index)
+            images = augment_noisy(images, self.data.recipe, generator, share)
+        return self._float(images)
 
     def two_views(self, t: int) -> tuple[NoisyBatch, Tensor]:
         """:meth:`noisy`, and the same images with clean batches' augmentation, AutoAugment included."""

@@ -146,7 +146,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         )  # fmt: skip
         trained = train(config, data, folder=folder, show=self.verbose, patience=self.patience, features=features)
 
-        student, teacher = trained.method.student, trained.method.teacher
+        student, teacher = trained.method.reported, trained.method.teacher
         student.load_state_dict(trained.best_student)
         self._set(config, model, sets.classes, size, channels, spec.constants, student, teacher)
         self.history_ = _history(trained.epochs)

@@ -185,7 +185,7 @@ def out_of_fold(config: Config, data: ExperimentData, *, folds: int, file: Path 
             continue
         trained = train(config, _without(data, held_out), show=False)
         unseen = dataclasses.replace(data, noisy_images=data.noisy_images[torch.from_numpy(held_out)])
-        done[f"fold{i}"] = class_probabilities(trained.method.student, unseen)
+        done[f"fold{i}"] = class_probabilities(trained.method.reported, unseen)
         if file:
             write_atomically(file, lambda path: _save(path, done, config.digest))
     probabilities = np.empty((len(data.noisy_labels), data.n_classes))

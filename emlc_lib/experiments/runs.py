@@ -268,5 +268,5 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
 
 def _with(trained: Trained, weights: dict[str, torch.Tensor]) -> Classifier:
     # Only the stored copy is the best epoch's; the training state has been checkpointed already.
-    trained.method.student.load_state_dict(weights)
-    return trained.method.student
+    trained.method.reported.load_state_dict(weights)
+    return trained.method.reported

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..core.teacher import Classifier, Teacher
+from ..data.augment import normalise
 from ..data.batches import Batches
 from ..data.parameters import DataParameters
 from ..runtime.execution import Precision, autocast, compiled
@@ -22,6 +23,8 @@ from ..runtime.schedules import lr_factor
 
 # How names of logged losses end. Other numbers may be NaN where they are not defined: a mean over none.
 LOSSES = ("_loss", "_ce", "_bce")
+
+PREDICTION_BATCH = 500
 
 
 class MethodParameters(DataParameters):
@@ -119,6 +122,11 @@ class Method(ABC):
             self.networks["teacher"] = teacher
         self.optimisers: dict[str, torch.optim.Optimizer] = {"student": self.sgd(student, config.lr)}
 
+    @property
+    def reported(self) -> Classifier:
+        """The network that is evaluated and stored: the student, unless a method has a better one."""
+        return self.student
+
     def train(self, mode: bool) -> None:
         """Puts all networks into training or evaluation mode."""
         for network in self.networks.values():
@@ -191,6 +199,17 @@ class Method(ABC):
         with self.context():
             features = self._student_features(x)
             return features.to(x.dtype), self.student.head(features).to(x.dtype)
+
+    @torch.no_grad()
+    def noisy_logits(self, network: nn.Module) -> Tensor:
+        """A network's logits (N, C) of all noisy images, in evaluation mode, without augmentation, in float32."""
+        data, network = self.batches.data, network.eval()
+        n, parts = len(data.noisy_labels), []
+        for first in range(0, n, PREDICTION_BATCH):
+            images = data.noisy_images[first : first + PREDICTION_BATCH]
+            parts.append(network(normalise(images, data.mean, data.std)))
+        network.train()
+        return torch.cat(parts)
 
     def context(self) -> AbstractContextManager:
         """In which networks compute in the configured precision."""

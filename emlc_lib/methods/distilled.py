@@ -17,12 +17,9 @@ from torch.nn import functional as F
 
 from ..core.losses import soft_cross_entropy
 from ..core.metrics import correction_counts
-from ..data.augment import normalise
 from ..runtime.schedules import lr_factor
 from .base import Method, MethodParameters
 from .look_ahead import SampleMemory
-
-PREDICTION_BATCH = 500
 
 
 class Distilled(Method, name="distilled", label="distilled clean labels", sees_noise=False):
@@ -66,7 +63,7 @@ class Distilled(Method, name="distilled", label="distilled clean labels", sees_n
             self.descend("predictor", [loss], t)
             return {"predictor_loss": loss.detach()}
         if t == self._first:
-            self._predict()
+            self.memory.labels.copy_(self.noisy_logits(self.predictor).softmax(dim=1))
         batch = self.batches.noisy(t)
         soft_labels = self.memory.labels[batch.index]
         loss = soft_cross_entropy(self.logits(batch.x), soft_labels)
@@ -81,13 +78,3 @@ class Distilled(Method, name="distilled", label="distilled clean labels", sees_n
             return lr_factor(self.config.model_copy(update={"epochs": epochs}), t, self.last_step)
         rest = self.config.model_copy(update={"epochs": self.config.epochs - epochs})
         return lr_factor(rest, t - self._first, lambda epoch: self.last_step(epoch + epochs) - self._first)
-
-    @torch.no_grad()
-    def _predict(self) -> None:
-        data = self.batches.data
-        self.predictor.eval()
-        for first in range(0, len(data.noisy_labels), PREDICTION_BATCH):
-            part = slice(first, first + PREDICTION_BATCH)
-            logits = self.predictor(normalise(data.noisy_images[part], data.mean, data.std))
-            self.memory.labels[part] = logits.softmax(dim=1)
-        self.predictor.train()

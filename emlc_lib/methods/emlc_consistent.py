@@ -8,18 +8,31 @@ noisy batch of the step after which it is updated:
 the weak view being the one whose label it corrects, and the strong one with AutoAugment besides. The term does not
 depend on the student's weights, so the meta-gradient and what Propositions 1-3 say of it stay as they are: the
 gradient of the sum is the sum of the gradients.
+
+The student that is reported may be a moving average of the one that trains (:func:`average_into`), which nothing
+else ever looks at: both networks train as they would without it.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
+import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.meta_gradient import batch_statistics_only
+from ..core.teacher import Classifier
 from .emlc import EMLC, Draw
+
+
+@torch.no_grad()
+def average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """In place, ``decay average + (1 - decay) network``, running statistics included; counters are copied."""
+    for a, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        a.lerp_(value, 1 - decay) if a.is_floating_point() else a.copy_(value)
 
 
 class EMLCConsistent(EMLC, name="emlc_consistent", label="EMLC, consistent teacher", extension=True):
@@ -30,6 +43,28 @@ class EMLCConsistent(EMLC, name="emlc_consistent", label="EMLC, consistent teach
     class Parameters(EMLC.Parameters):
         consistency_threshold: float = Field(0.95, ge=0, le=1, description="tau, the confidence of a pseudo-label")
         consistency_weight: float = Field(1.0, ge=0, le=100, description="lambda, of the loss without labels")
+        student_average: float = Field(
+            0.0,
+            ge=0,
+            lt=1,
+            description="decay per step of a moving average of the student that is reported in its place; 0 is "
+            "none: where the learning rates fall to zero the student ends as well without",
+        )
+
+    def __init__(self, config, batches, student, teacher):
+        super().__init__(config, batches, student, teacher)
+        if config.student_average:
+            self.networks["average"] = copy.deepcopy(student).requires_grad_(False)
+
+    @property
+    def reported(self) -> Classifier:
+        return self.networks.get("average", self.student)
+
+    def _learn(self, draw: Draw) -> dict[str, Tensor]:
+        log = super()._learn(draw)
+        if self.config.student_average:
+            average_into(self.reported, self.student, self.config.student_average)
+        return log
 
     def _draw(self, t: int) -> Draw:
         draw = super()._draw(t)

@@ -26,14 +26,14 @@ def evaluate(method: Method, data: ExperimentData) -> dict[str, float]:
     labels.
     """
     method.train(False)
-    clean = predict(method.student, data.validation_images, data)
+    clean = predict(method.reported, data.validation_images, data)
     row = {
         "student_clean_accuracy": accuracy(clean, data.validation_labels),
         "student_clean_loss": F.cross_entropy(clean, data.validation_labels).item(),
     }
     if not len(data.test_labels):
         return row
-    test = predict(method.student, data.test_images, data)
+    test = predict(method.reported, data.test_images, data)
     row["student_test_accuracy"] = accuracy(test, data.test_labels)
     if method.teacher is not None:
         test = predict(method.teacher.classifier, data.test_images, data)

@@ -40,7 +40,7 @@ class Trained:
         method: with its networks as they were after the last epoch, in evaluation mode.
         epochs: one row per epoch; see :func:`train`.
         steps: one row per step, the logged losses and, where labels are corrected, their recovery.
-        best_student: the student's state dict at the best clean-set epoch.
+        best_student: the reported network's state dict at the best clean-set epoch.
         seconds: wall time of all sessions that worked on it.
     """
 
@@ -145,7 +145,7 @@ def train(
             _check_finite([clean_loss], method, t, checkpoint, len(rows))
             rows.append(row)
             if best_epoch(pd.DataFrame(rows)) == len(rows):
-                best = {k: v.detach().clone() for k, v in method.student.state_dict().items()}
+                best = {k: v.detach().clone() for k, v in method.reported.state_dict().items()}
             if checkpoint and share.rank == 0:
                 now = seconds + time.perf_counter() - started
                 _write(writer, checkpoint, config, share.world, method, rows, steps, best, now)
@@ -168,20 +168,21 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
     method.train(True)
     for t in range(method.period):
         method.step(t)  # the first steps pay for allocation and kernel selection
-    # Some methods change what they do in the course of training: look at several points of it.
+    # Some methods change what they do in the course of training: look at several points of it. At the beginning of
+    # an epoch some do more.
     total, pieces = method.last_step(config.epochs), -(-3 // method.period)
     steps = pieces * method.period
     synchronise(config.device)
     began = time.perf_counter()
     for piece in range(pieces):
-        first = piece * total // pieces // method.period * method.period
+        first = piece * (total - method.period) // pieces // method.period * method.period
         for t in range(first, first + method.period):
             method.step(t)
     synchronise(config.device)
     per_step = (time.perf_counter() - began) / steps
     began = time.perf_counter()
     method.train(False)
-    predict(method.student, data.test_images[:EVALUATION_BATCH], data)
+    predict(method.reported, data.test_images[:EVALUATION_BATCH], data)
     synchronise(config.device)
     per_image = (time.perf_counter() - began) / min(EVALUATION_BATCH, len(data.test_images))
     images = (len(data.test_images) + len(data.clean_labels)) * (1 if method.teacher is None else 2)
