@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,9 @@ def some_right_and_wrong(wrong: np.ndarray, n: int, rng: np.random.Generator) ->
 
 def by_gate(gate: np.ndarray, **columns: np.ndarray) -> pd.DataFrame:
     """Samples in each band of the gate, their mean gate, and the means of further columns, all (n,)."""
-    bands = pd.cut(np.asarray(gate), [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], include_lowest=True, precision=1)
+    edges = [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1]
+    names = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
+    bands = pd.cut(np.asarray(gate), edges, labels=names, include_lowest=True)
     grouped = pd.DataFrame({"gate": gate, **columns}).groupby(bands, observed=True)
     return pd.concat([grouped.size().rename("samples"), grouped.mean()], axis=1)
 
