@@ -152,7 +152,7 @@ def _bytes(images):
 
 
 class _Constant:
-    method = type("M", (), {"student": None})()
+    method = type("M", (), {"reported": None})()
 
 
 def _mark(part):
