@@ -36,17 +36,17 @@ def no_cuda(monkeypatch):
 
 def test_table_1_has_every_run_once(no_cuda):
     configs = table_1(5, preset="paper", **ELSEWHERE)
-    # CIFAR-10: five columns (symmetric 20, 50, 80, 90 %, asymmetric 40 %), each with EMLC at two k and six other
-    # methods, and three that do not see the noise, of which one run per seed serves: 5 * 8 + 3 = 43.
-    # CIFAR-100: the four symmetric columns: 4 * 8 + 3 = 35. Five seeds.
-    assert len(configs) == 5 * (43 + 35) == 390
-    assert len({config.name for config in configs}) == 390  # the run's folder
+    # CIFAR-10: five columns (symmetric 20, 50, 80, 90 %, asymmetric 40 %), each with EMLC at two k and seven other
+    # methods, and three that do not see the noise, of which one run per seed serves: 5 * 9 + 3 = 48.
+    # CIFAR-100: the four symmetric columns: 4 * 9 + 3 = 39. Five seeds.
+    assert len(configs) == 5 * (48 + 39) == 435
+    assert len({config.name for config in configs}) == 435  # the run's folder
     # 66 of Table 1's 72 cells have a number: six are dashes (MW-Net four, MLC one, FasTEN one).
     assert sum(paper_accuracy(config) is not None for config in configs) == 5 * 66
     assert {getattr(config, "k", 1) for config in configs if config.method != "emlc"} == {1}
     assert {(c.dataset, c.model) for c in configs} == {("cifar10", "resnet34"), ("cifar100", "resnet50")}
     # All of seed 0 comes first, so that every cell has a number early.
-    assert [config.seed for config in configs] == [seed for seed in range(5) for _ in range(78)]
+    assert [config.seed for config in configs] == [seed for seed in range(5) for _ in range(87)]
 
 
 def test_every_job_is_a_valid_configuration_for_a_gpu(no_cuda, monkeypatch):
@@ -99,22 +99,22 @@ def test_the_dry_run_prints_and_writes_the_list_and_starts_nothing(tmp_path, cap
     main([*LIST, "--runs", str(runs), *resources])
     assert sorted(tmp_path.rglob("*")) == before
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines[:35]] == [config.name for config in configs]
+    assert [line.split()[-1] for line in lines[:39]] == [config.name for config in configs]
     asked = "2 GPU 6 CPU 1.5 h"
     assert lines[0].split(maxsplit=2) == ["-", "finished", f"{asked}  {configs[0].name}"]
     assert lines[1].split(maxsplit=2) == ["0", "missing", f"{asked}  {configs[1].name}"]
     assert lines[2].split(maxsplit=2) == ["1", "begun", f"{asked}  {configs[2].name}"]
-    assert lines[34].split()[:2] == ["33", "missing"]  # 35 runs, one of them finished
-    assert "35 runs: 1 finished, 1 begun, 33 missing" in lines
-    assert "34 jobs, 8 at a time, each with a limit of 1.5 h" in lines
-    # 34 jobs of 3 hours on 2 GPUs; five rounds of eight.
-    assert lines[-1] == "at 3 h a run: 204 GPU hours, 0.6 days if none has to wait"
+    assert lines[38].split()[:2] == ["37", "missing"]  # 39 runs, one of them finished
+    assert "39 runs: 1 finished, 1 begun, 37 missing" in lines
+    assert "38 jobs, 8 at a time, each with a limit of 1.5 h" in lines
+    # 38 jobs of 3 hours on 2 GPUs; five rounds of eight.
+    assert lines[-1] == "at 3 h a run: 228 GPU hours, 0.6 days if none has to wait"
 
     main([*LIST, "--runs", str(runs), "--csv", str(tmp_path / "out" / "jobs.csv")])
     table = pd.read_csv(tmp_path / "out" / "jobs.csv")
     assert table["run"].tolist() == [config.name for config in configs]
     assert table["state"].tolist()[:4] == ["finished", "missing", "begun", "missing"]
-    assert table["job"].tolist()[1:] == list(range(34))
+    assert table["job"].tolist()[1:] == list(range(38))
     assert pd.isna(table["job"][0])
     assert set(table["gpus"]) == {1}
 
@@ -129,7 +129,7 @@ def test_the_summary_counts_the_jobs_of_every_cell(tmp_path):
     clean = [line.split()[1:] for line in text.splitlines() if line.strip().startswith("clean_only")]
     assert clean == [["0", "0", "0", "0", "0", "2"]] * 2
     assert "symmetric 0.2  symmetric 0.5  symmetric 0.8  symmetric 0.9  asymmetric 0.4  any" in text
-    assert "156 runs: 0 finished, 0 begun, 156 missing" in text.splitlines()
+    assert "174 runs: 0 finished, 0 begun, 174 missing" in text.splitlines()
     assert "GPU hours" not in text
 
 

@@ -121,7 +121,7 @@ def test_a_table_that_cannot_be_written_says_where_the_runs_are(tmp_path, capsys
 
 
 def test_the_readmes_sweep_is_that_of_the_committed_rows(tmp_path):
-    line = re.search(r"^emlc (sweep [^`]*) --jobs", (ROOT / "README.md").read_text(), re.M)[1]
+    line = re.search(r"^emlc (sweep [^`]*?) --jobs", (ROOT / "README.md").read_text(), re.M)[1]
     listed = ["--list", "-p", "device", "cpu", "--csv", str(tmp_path / "runs.csv")]
     main([*shlex.split(line.replace("\\\n", " ")), *listed])
     names = [name.rpartition("-")[0] for name in pd.read_csv(tmp_path / "runs.csv")["run"]]

@@ -168,14 +168,15 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
     method.train(True)
     for t in range(method.period):
         method.step(t)  # the first steps pay for allocation and kernel selection
-    # Some methods change what they do in the course of training: look at several points of it. At the beginning of
-    # an epoch some do more.
+    # Some methods change what they do in the course of training: look at several points of it, each a step after
+    # what may be the beginning of an epoch, where some do more.
     total, pieces = method.last_step(config.epochs), -(-3 // method.period)
     steps = pieces * method.period
     synchronise(config.device)
     began = time.perf_counter()
     for piece in range(pieces):
-        first = piece * (total - method.period) // pieces // method.period * method.period
+        first = piece * total // pieces // method.period * method.period
+        first = min(first + method.period, total - method.period)
         for t in range(first, first + method.period):
             method.step(t)
     synchronise(config.device)
