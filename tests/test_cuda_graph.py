@@ -8,7 +8,9 @@ from strict_device import StrictDevice
 from emlc_lib import ConfigError, make_config, prepare
 from emlc_lib.core.teacher import build_teacher
 from emlc_lib.methods.emlc import EMLC, Draw
+from emlc_lib.networks import simclr
 from emlc_lib.networks.backbones import build_classifier
+from emlc_lib.networks.pretrain_config import make_pretrain_config
 from emlc_lib.runtime.cuda_graph import CHECKS, WARM_UP, CapturedStep
 from emlc_lib.training.processes import check_processes
 from emlc_lib.training.trainer import train
@@ -94,6 +96,26 @@ def test_replays_are_the_steps_bit_by_bit(changes, capsys):
     assert same(found, trained(method(graph=False, **changes)))
     assert (stream.captures, stream.replays) == (1, STEPS - WARM_UP)
     assert capsys.readouterr().err == ""
+
+
+def test_replays_of_simclr_are_its_steps():
+    """The rate falls and every step has images and views of its own, across an epoch's end; fused, as on CUDA."""
+    images = torch.randint(0, 256, (60, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    options = dict(model="resnet_narrow", view_size=12, batch_size=10, precision="float32", device="cpu")
+    config = make_pretrain_config(dataset="cifar10", **options)
+
+    def losses(graph: bool) -> list[torch.Tensor]:
+        networks, optimiser = simclr._build(config, 3)
+        for group in optimiser.param_groups:
+            group["fused"] = True
+        step = simclr._Steps(config, networks, optimiser, images, None, None)
+        if graph:
+            step.captured = CapturedStep(step._learn, step._state, StandIn("cpu"))
+            MADE[-1].state = step._state
+        return [step(t, 0.1 / (t + 1)) for t in range(STEPS)] + step._state()
+
+    assert same(losses(True), losses(False))
+    assert (MADE[-1].captures, MADE[-1].replays) == (1, STEPS - WARM_UP)
 
 
 def test_the_form_of_the_optimiser_is_no_other_optimiser():

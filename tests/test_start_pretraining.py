@@ -156,20 +156,20 @@ class TestWeights:
 
     def test_an_interrupted_pretraining_goes_on_to_the_same_bits(self, root, tmp_path, monkeypatch):
         whole = digits_weights(folder=tmp_path / "undisturbed", show=True)  # estimates change nothing either
-        step = simclr._step
+        step = simclr._Steps.__call__
 
-        def stopping(config, networks, optimiser, images, augmentation, t, per_epoch):
-            if t == per_epoch + 1:
+        def stopping(self, t, lr):
+            if t == self.per_epoch + 1:
                 raise KeyboardInterrupt
-            return step(config, networks, optimiser, images, augmentation, t, per_epoch)
+            return step(self, t, lr)
 
-        monkeypatch.setattr(simclr, "_step", stopping)
+        monkeypatch.setattr(simclr._Steps, "__call__", stopping)
         usual = make_pretrain_config(dataset="digits", device="cpu")
         with pytest.raises(KeyboardInterrupt):  # as notebook 04 does ...
             obtain(usual, load_dataset("digits"), show=False)
         assert len(list(root.rglob(CHECKPOINT))) == 1
         steps = []
-        monkeypatch.setattr(simclr, "_step", lambda *a: (steps.append(a[5]), step(*a))[1])
+        monkeypatch.setattr(simclr._Steps, "__call__", lambda *a: (steps.append(a[1]), step(*a))[1])
         # ... and as a run does.
         assert weights_digest(digits_weights()) == weights_digest(whole)
         assert steps == list(range(5, 15))  # 1,347 images make 5 steps an epoch; one epoch was done

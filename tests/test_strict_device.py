@@ -101,7 +101,7 @@ def test_simclr_does_not_wait_in_a_step():
     def waits(steps: int) -> int:
         with StrictDevice() as device:
             pretrain(*pretraining(steps), show=False)
-        assert device.copies == 2 * steps  # one for the order and one for the views
+        assert device.copies == steps
         return sum(device.waits.values())
 
     assert waits(4) == waits(2)

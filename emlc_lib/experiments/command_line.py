@@ -9,7 +9,7 @@ from ..data.parameters import RATED
 from ..methods import METHODS
 from ..training.config import Config
 from ..training.presets import make_config
-from ..training.run_digest import switched_off
+from ..training.run_digest import NOT_COUNTED, switched_off
 
 
 def command(config: Config, processes: int = 1) -> str:
@@ -26,7 +26,7 @@ def command(config: Config, processes: int = 1) -> str:
     usual = make_config(
         **{name: getattr(config, name) for name in ("dataset", "method", "preset", "device")}, device_here=False
     )
-    said = {*shown, "device", "noise_type", "human_labels", "human_key", "noise_file", "noise_sha256"}
+    said = {*shown, *NOT_COUNTED, "noise_type", "human_labels", "human_key", "noise_file", "noise_sha256"}
     said |= switched_off(config)
     changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n not in said}
     changed = as_given(config, changed)

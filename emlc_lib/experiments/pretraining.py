@@ -126,7 +126,7 @@ def obtain(
     if config == usual and not retrain:
         provide(config.dataset, config.model, config.device, folder=root, images=images, show=show)
     described = json.loads(file.with_suffix(".json").read_text()) if file.is_file() else {}
-    if not retrain and described.get("config") == comparable(config):
+    if not retrain and _result(described.get("config", {})) == _result(comparable(config)):
         features, _ = untrained(config, images.train_images.shape[1])
         load_weights(features, file)
         return Pretrained(features.to(config.device).eval(), pd.DataFrame(described["log"]), source=file.name)
@@ -143,6 +143,11 @@ def untrained(config: PretrainConfig, channels: int):
 def comparable(config: PretrainConfig) -> dict[str, Any]:
     """A configuration without the device, which says where and not what."""
     return {name: value for name, value in config.identity.items() if name != "device"}
+
+
+def _result(described: dict[str, Any]) -> dict[str, Any]:
+    """:func:`comparable` without the precision, which depends on the device, too."""
+    return {name: value for name, value in described.items() if name != "precision"}
 
 
 def card(
@@ -202,7 +207,7 @@ def command(config: PretrainConfig) -> str:
     """The papermill command that makes these weights."""
     shown = {"dataset": config.dataset, "model": config.model, "seed": config.seed, "epochs": config.epochs}
     usual = make_pretrain_config(**shown)
-    changed = {n: v for n, v in comparable(config).items() if v != getattr(usual, n)}
+    changed = {n: v for n, v in _result(comparable(config)).items() if v != getattr(usual, n)}
     text = ["papermill notebooks/04_pretrain_simclr.ipynb out.ipynb"]
     text += [f"-p {name} {value}" for name, value in shown.items()] + ["-p retrain True"]
     if changed:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator
 from ..data.datasets import DATASETS
 from ..data.parameters import Dataset
 from ..data.spec import spec_of
-from ..runtime.execution import Precision, check_device, chosen_device
+from ..runtime.execution import Precision, bfloat16_is_fast, check_device, chosen_device
 from ..runtime.parameters import Parameters, checked, refuse_unknown
 from .backbones import Model
 
@@ -93,7 +93,8 @@ def make_pretrain_config(
     """A validated configuration: the model's defaults, overridden by ``changes`` that are not None.
 
     ``model="auto"`` means what the data set's ``models`` says: the small CNN for digits; otherwise the ResNet of
-    the paper where CUDA is there (ResNet-34, for CIFAR-100 ResNet-50), else the narrow one.
+    the paper where CUDA is there (ResNet-34, for CIFAR-100 ResNet-50), else the narrow one. A CPU without
+    instructions for bfloat16 computes in float32.
 
     Raises:
         ConfigError: any unknown name or value that is not allowed.
@@ -102,6 +103,8 @@ def make_pretrain_config(
     device = chosen_device(device)
     if model == "auto":
         model = spec_of(dataset).models[str(device).startswith("cuda")]
+    if not bfloat16_is_fast(str(device)):
+        changes = {"precision": "float32"} | {name: value for name, value in changes.items() if value is not None}
     return _checked(PretrainConfig, dataset=spec_of(dataset).name, model=model, device=device, **changes)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -18,6 +20,7 @@ from ..data.datasets import DATASETS
 from ..data.experiment_data import on_device
 from ..data.spec import Constants, ViewRecipe
 from ..runtime.checkpoint import CheckpointWriter, read_own_checkpoint, restore
+from ..runtime.cuda_graph import CHECKS, WARM_UP, CapturedStep, CudaStream
 from ..runtime.divergence import check_finite, smaller_rates, what_is_kept
 from ..runtime.execution import (
     at_own_precision,
@@ -33,7 +36,7 @@ from ..runtime.randomness import Stream, torch_generator
 from ..runtime.schedules import warmup_cosine
 from .backbones import build_features
 from .pretrain_config import PretrainConfig
-from .views import random_view
+from .views import Choices, chosen_view, view_choices
 
 CHECKPOINT = "pretraining.safetensors"
 
@@ -91,15 +94,14 @@ def estimate_seconds(config: PretrainConfig, images: Tensor) -> float:
     """
     size = config.batch_size if config.device.startswith("cuda") else min(config.batch_size, ESTIMATE_BATCH)
     images = images.to(config.device)
-    parts = _build(config, images.shape[1])
-    augmentation = _augmentation(config, images.device)
-    per_epoch = len(images) // size
     smaller = config.model_copy(update={"batch_size": size})
-    for t in range(4):
-        if t == 1:  # the first pays for allocation and kernel selection
+    step = _Steps(smaller, *_build(config, images.shape[1]), images, None, None)
+    first = 1 if step.captured is None else WARM_UP + CHECKS  # they pay for allocation and kernel selection
+    for t in range(first + 3):
+        if t == first:
             synchronise(config.device)
             began = time.perf_counter()
-        _step(smaller, *parts, images, augmentation, t, per_epoch)
+        step(t, config.lr)
     synchronise(config.device)
     per_image = (time.perf_counter() - began) / (3 * size)
     return per_image * config.epochs * (len(images) // config.batch_size) * config.batch_size
@@ -150,12 +152,10 @@ def pretrain(
     began = time.perf_counter()
     per_epoch = len(images) // config.batch_size
     steps, rise = config.epochs * per_epoch, max(1, round(config.warmup_epochs * per_epoch))
-    augmentation = _augmentation(config, images.device, constants, recipe)
+    learn = _Steps(config, networks, optimiser, images, constants, recipe)
 
     def step(t: int) -> Tensor:
-        for group in optimiser.param_groups:
-            group["lr"] = config.lr * warmup_cosine(t, steps, rise)
-        return _step(config, networks, optimiser, images, augmentation, t, per_epoch)
+        return learn(t, config.lr * warmup_cosine(t, steps, rise))
 
     def check(losses: list[Tensor], t: int) -> None:
         recent = [{"NT-Xent": loss} for loss in losses]
@@ -190,31 +190,65 @@ def _build(config: PretrainConfig, channels: int):
     for network in networks.values():
         network.to(config.device, memory_format=torch.channels_last).train()
     parameters = [p for network in networks.values() for p in network.parameters()]
-    optimiser = torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    return networks, optimiser
+    options = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+    # In a graph the rate is a tensor, which no other form of SGD reads without waiting for the device.
+    fused = config.device.startswith("cuda") or None
+    return networks, torch.optim.SGD(parameters, config.lr, **options, fused=fused)
 
 
-def _augmentation(config, device, constants=None, recipe=None) -> tuple[Tensor, Tensor, ViewRecipe]:
-    """Mean and standard deviation to standardise by, and the strength of the augmentations."""
-    spec = DATASETS.get(config.dataset)
-    return *on_device(constants or spec.constants, device), recipe or spec.views
+class _Draw(NamedTuple):
+    """What a step depends on beside networks and optimiser: images by number, the views' choices and the rate."""
+
+    index: Tensor
+    choices: Choices
+    lr: float | Tensor
 
 
-def _step(config, networks, optimiser, images, augmentation, t: int, per_epoch: int) -> Tensor:
-    mean, std, recipe = augmentation
-    order = torch.randperm(
-        len(images), generator=torch_generator(config.seed, Stream.PRETRAIN_ORDER, t // per_epoch)
-    )
-    first = t % per_epoch * config.batch_size
-    (index,) = to_device(images.device, order[first : first + config.batch_size])
-    # Both views in one batch, so that batch norm sees them together.
-    batch = images[index].repeat(2, 1, 1, 1)
-    generator = torch_generator(config.seed, Stream.PRETRAIN_AUGMENTATION, t)
-    views = standardise(random_view(batch, recipe, config.view_size, generator), mean, std)
-    with autocast(config.precision, config.device):
-        z = networks["projection"](networks["features"](views))
-    loss = nt_xent(z.float().unflatten(0, (2, -1)), config.temperature)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    return loss.detach()
+class _Steps:
+    """Takes step t at a learning rate and returns its loss; on CUDA steps are replayed as a graph."""
+
+    def __init__(self, config: PretrainConfig, networks, optimiser, images: Tensor, constants, recipe):
+        spec = DATASETS.get(config.dataset)
+        self.config, self.networks, self.optimiser, self.images = config, networks, optimiser, images
+        self.mean, self.std = on_device(constants or spec.constants, images.device)
+        self.recipe, self.per_epoch = recipe or spec.views, len(images) // config.batch_size
+        self.captured = None
+        if config.device.startswith("cuda"):
+            self.captured = CapturedStep(self._learn, self._state, CudaStream(config.device))
+
+    def __call__(self, t: int, lr: float) -> Tensor:
+        return (self.captured or self._learn)(self._draw(t, lr))["loss"]
+
+    def _draw(self, t: int, lr: float) -> _Draw:
+        config, n = self.config, len(self.images)
+        first = t % self.per_epoch * config.batch_size
+        index = _order(config.seed, n, t // self.per_epoch)[first : first + config.batch_size]
+        generator = torch_generator(config.seed, Stream.PRETRAIN_AUGMENTATION, t)
+        choices = view_choices(2 * config.batch_size, self.images.shape[1], self.recipe, generator)
+        index, *choices = to_device(self.images.device, index, *choices)
+        return _Draw(index, Choices(*choices), lr)
+
+    def _learn(self, draw: _Draw) -> dict[str, Tensor]:
+        config, networks = self.config, self.networks
+        # Both views in one batch, so that batch norm sees them together.
+        batch = self.images[draw.index].repeat(2, 1, 1, 1)
+        views = standardise(chosen_view(batch, draw.choices, config.view_size), self.mean, self.std)
+        with autocast(config.precision, config.device):
+            z = networks["projection"](networks["features"](views))
+        loss = nt_xent(z.float().unflatten(0, (2, -1)), config.temperature)
+        for group in self.optimiser.param_groups:
+            group["lr"] = draw.lr
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        return {"loss": loss.detach()}
+
+    def _state(self) -> list[Tensor]:
+        networks = [value for network in self.networks.values() for value in network.state_dict().values()]
+        momenta = [v for state in self.optimiser.state.values() for v in state.values() if isinstance(v, Tensor)]
+        return networks + momenta
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, n: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=torch_generator(seed, Stream.PRETRAIN_ORDER, epoch))

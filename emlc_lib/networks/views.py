@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +27,14 @@ YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 JITTER_PROBABILITY = 0.8
 
 
-@matmul_precision("float32")
+class Choices(NamedTuple):
+    """The random choices of one view of every image, on the host: see :func:`crop_maps`, :func:`colour_maps`."""
+
+    crop: Tensor
+    colours: Tensor
+    contrast: Tensor
+
+
 def random_view(images: Tensor, recipe: ViewRecipe, size: int, generator: torch.Generator) -> Tensor:
     """One random view of every image.
 
@@ -39,13 +47,23 @@ def random_view(images: Tensor, recipe: ViewRecipe, size: int, generator: torch.
     Returns:
         (n, channels, size, size) float32 in [0, 1], channels last.
     """
+    choices = view_choices(*images.shape[:2], recipe, generator)
+    return chosen_view(images, Choices(*to_device(images.device, *choices)), size)
+
+
+def view_choices(n: int, channels: int, recipe: ViewRecipe, generator: torch.Generator) -> Choices:
+    """The choices of :func:`random_view` for n images, on the host."""
+    return Choices(crop_maps(n, recipe, generator), *colour_maps(n, channels, recipe, generator))
+
+
+@matmul_precision("float32")
+def chosen_view(images: Tensor, choices: Choices, size: int) -> Tensor:
+    """:func:`random_view` by choices that are on the images' device."""
     x = images.contiguous(memory_format=torch.channels_last).float() / 255
     n, channels = x.shape[:2]
-    choices = crop_maps(n, recipe, generator), *colour_maps(n, channels, recipe, generator)
-    theta, matrix, contrast = to_device(x.device, *choices)
-    grid = F.affine_grid(theta, [n, channels, size, size], align_corners=False)
+    grid = F.affine_grid(choices.crop, [n, channels, size, size], align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-    return apply_colours(x, matrix, contrast)
+    return apply_colours(x, choices.colours, choices.contrast)
 
 
 def crop_maps(n: int, recipe: ViewRecipe, generator: torch.Generator) -> Tensor:

@@ -85,6 +85,13 @@ def at_own_precision(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def bfloat16_is_fast(device: str) -> bool:
+    """Whether the device has instructions for bfloat16. A CPU without them is 7 to 11 times slower in it than in
+    float32 (SimCLR, AVX2)."""
+    has = torch.cpu.get_capabilities()
+    return device != "cpu" or any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def synchronise(device: str) -> None:
     """Waits until the device has done what it was asked for, as a clock must; a CPU always has."""
     if device.startswith("cuda"):

@@ -11,7 +11,7 @@ import numpy as np
 from ..data.noise_file import read_noise_file
 from ..data.spec import DatasetSpec, spec_of
 from ..methods import METHODS
-from ..runtime.execution import check_device, chosen_device
+from ..runtime.execution import bfloat16_is_fast, check_device, chosen_device
 from ..runtime.files import as_path
 from ..runtime.parameters import ConfigError, checked, did_you_mean, unknown_name
 from ..runtime.schedules import lr_factor, steps_by
@@ -43,8 +43,8 @@ PRESETS: dict[str, dict] = {
         epochs=2, schedule="cosine", batch_size=128, clean_batch_size=64, lr=0.05,
     ),
     "small": dict(
-        model="resnet_small", start="simclr", start_steps=200, start_lr=0.05, n_clean=1000, epochs=8,
-        schedule="cosine", batch_size=128, clean_batch_size=64, lr=0.05, precision="bfloat16",
+        model="resnet_small", start="simclr", start_steps=200, start_lr=0.05, n_clean=1000, epochs=4,
+        schedule="cosine", batch_size=128, clean_batch_size=64,
     ),
     "paper": dict(
         model="resnet34", start="simclr", n_clean=1000, epochs=15, batch_size=128, clean_batch_size=32,
@@ -65,9 +65,10 @@ def make_config(
 
     ``preset="auto"`` means ``paper`` where CUDA is there and the data set has it, else the data set's first:
     ``quick``, for digits ``smoke``. ``device="auto"`` means CUDA where there is one; ``device_here=False`` allows
-    one that only the machine of the run has. On CUDA ``paper`` computes in TF32. Nothing is trained here, not even
-    SimCLR weights that are not there. ``n_noisy="all"`` takes every training image that is not clean, whatever the
-    preset, and ``n_clean="all"`` the whole clean list of Clothing1M.
+    one that only the machine of the run has. On CUDA ``paper`` computes in TF32; ``small`` computes in bfloat16
+    where the device has instructions for it. Nothing is trained here, not even SimCLR weights that are not there.
+    ``n_noisy="all"`` takes every training image that is not clean, whatever the preset, and ``n_clean="all"`` the
+    whole clean list of Clothing1M.
 
     Raises:
         ConfigError: any unknown name or value that is not allowed.
@@ -84,8 +85,8 @@ def make_config(
         hint = did_you_mean(preset, known)
         raise ConfigError(f"preset: {preset!r} is not one of {', '.join(['auto', *known])} for {spec.name}{hint}")
     values = PRESETS[preset] | spec.presets[preset]
-    if preset == "paper" and str(device).startswith("cuda"):
-        values["precision"] = "tf32"
+    if preset in ("small", "paper"):
+        values["precision"] = _precision(preset, str(device))
     values = {name: value for name, value in values.items() if name in cls.model_fields}
     values |= METHODS[method].presets.get(preset, {})
     values |= {name: value for name, value in changes.items() if value is not None}
@@ -96,6 +97,12 @@ def make_config(
     if device_here:
         usable_device(device)
     return config
+
+
+def _precision(preset: str, device: str) -> str:
+    if preset == "small" and bfloat16_is_fast(device):
+        return "bfloat16"
+    return "tf32" if device.startswith("cuda") else "float32"
 
 
 def _label_files(values: Mapping[str, Any], spec: DatasetSpec) -> dict[str, str]:
