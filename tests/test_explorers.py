@@ -1,6 +1,7 @@
 """Explorers: what is recorded of single labels, what filters choose, pictures that follow their controls."""
 
 import io
+import json
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +15,8 @@ from emlc_lib import ConfigError, make_config, prepare
 from emlc_lib.core.meta_gradient import clean_gradient
 from emlc_lib.data.augment import normalise
 from emlc_lib.data.batches import Batches
+from emlc_lib.data.datasets import DATASETS
+from emlc_lib.data.experiment_data import on_device
 from emlc_lib.experiments.explorers import (
     chosen,
     explore_counterfactual,
@@ -22,7 +25,9 @@ from emlc_lib.experiments.explorers import (
     explore_pairs,
     gates_by_label,
 )
-from emlc_lib.experiments.label_record import LabelRecord, record_labels
+from emlc_lib.experiments.label_record import LabelRecord, record_labels, shipped_teacher
+from emlc_lib.networks.weights import SHIPPED_WEIGHTS
+from emlc_lib.training.correction import soft_labels
 from emlc_lib.training.start import initial_networks
 
 mpl.use("agg")
@@ -175,10 +180,10 @@ class TestWidgets:
         assert changes(box, "labels", "kept")
         assert page.max == -(-len(chosen(record, 0, "kept")) // 8)
 
-    def test_counterfactual(self, digits, trained_method):
+    def test_counterfactual(self, digits, record, trained_method):
         _, data = digits
         teacher = trained_method.teacher
-        box = explore_counterfactual(teacher, data, n=5)
+        box = explore_counterfactual(teacher, record, data)
         given = data.noisy_labels[:5].tolist()
         assert changes(box, "given", (given[0] + 1) % 10)
         assert changes(box, "image", 3)
@@ -209,3 +214,17 @@ class TestWidgets:
         assert changes(box, "noise", "symmetric 0.5")
         assert changes(box, "second", "clean labels only")  # whose runs at 90 % serve 50 % as well
         assert changes(box, "first", "MLC")
+
+
+def test_the_shipped_teacher_is_of_the_recorded_kind():
+    """Another run of the same configuration, whose sums were in another order, asked about images in WebP."""
+    record = LabelRecord.load("labels_small_cifar10.npz")
+    pixels = torch.from_numpy(record.images.copy()).permute(0, 3, 1, 2)
+    scale = on_device(DATASETS["cifar10"].constants, "cpu")
+    corrected, gates, _ = soft_labels(shipped_teacher(), pixels, torch.from_numpy(record.given), scale)
+    right = record.given == record.true
+    assert gates.numpy()[right].mean() > 0.6 > 0.15 > gates.numpy()[~right].mean()
+    # Two such runs disagree about one image in ten.
+    assert (corrected.argmax(1).numpy() == record.soft_labels(-1).argmax(1)).mean() > 0.85
+    card = json.loads((SHIPPED_WEIGHTS / "emlc-cifar10-resnet_small.json").read_text())
+    assert (card["config"]["preset"], card["config"]["noise"], card["config"]["seed"]) == ("small", 0.5, 0)

@@ -16,7 +16,7 @@ from ipywidgets import Dropdown, FloatRangeSlider, FloatSlider, IntSlider, Selec
 from torch import Tensor
 
 from ..core.teacher import Teacher
-from ..data.experiment_data import ExperimentData
+from ..data.experiment_data import Scale
 from ..runtime.widgets import figure_below
 from ..training.correction import soft_labels
 from .figures.explorers import counterfactual_gates, label_sheet, paired_seeds, step_weights
@@ -68,34 +68,35 @@ def chosen(
     return np.flatnonzero(found)
 
 
-def explore_counterfactual(teacher: Teacher, data: ExperimentData, *, n: int = 100) -> ipywidgets.VBox:
-    """Another given label for one of the first n noisy images: gate and corrected label, computed live.
+def explore_counterfactual(teacher: Teacher, record: LabelRecord, scale: Scale) -> ipywidgets.VBox:
+    """Another given label for one of a record's images: gate and corrected label, computed live.
 
     Args:
-        teacher: trained, in evaluation mode, on the data's device.
+        teacher: trained, in evaluation mode, on the device of ``scale``.
+        scale: has the mean and the standard deviation by which images are standardised.
     """
-    given, true = data.noisy_labels[:n].tolist(), data.true_labels[:n].tolist()
-    names = list(data.classes)
+    given, true, names = record.given.tolist(), record.true.tolist(), list(record.classes)
+    images = torch.from_numpy(record.images.copy())
+    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
     image = IntSlider(0, min=0, max=len(given) - 1, description="image", continuous_update=False)
     label = Dropdown(options=[(name, c) for c, name in enumerate(names)], value=given[0], description="given")
 
     @functools.cache
     def asked(i: int) -> tuple[np.ndarray, np.ndarray]:
-        return gates_by_label(teacher, data.noisy_images[i], data)
+        return gates_by_label(teacher, images[i], scale)
 
     def draw(i: int, c: int):
-        pixels = data.noisy_images[i].permute(1, 2, 0).squeeze(-1).cpu().numpy()
-        return counterfactual_gates(pixels, names, *asked(i), c, true[i])
+        return counterfactual_gates(record.images[i], names, *asked(i), c, true[i])
 
     box = figure_below({"i": image, "c": label}, draw)
     image.observe(lambda change: setattr(label, "value", given[change["new"]]), names="value")
     return box
 
 
-def gates_by_label(teacher: Teacher, pixels: Tensor, data: ExperimentData) -> tuple[np.ndarray, np.ndarray]:
-    """The teacher's prediction (C,) for an image (channels, h, w), and its gate (C,) for every label."""
-    labels = torch.arange(data.n_classes, device=pixels.device)
-    _, gates, probabilities = soft_labels(teacher, pixels.expand(len(labels), *pixels.shape), labels, data)
+def gates_by_label(teacher: Teacher, pixels: Tensor, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
+    """The teacher's prediction (C,) for an image (channels, h, w) uint8, and its gate (C,) for every label."""
+    labels = torch.arange(teacher.classifier.head.out_features)
+    _, gates, probabilities = soft_labels(teacher, pixels.expand(len(labels), *pixels.shape), labels, scale)
     return probabilities[0].numpy(), gates.numpy()
 
 

@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 
 from ..core.meta_gradient import InnerStep, log_prob_jvp, parameters_of
+from ..core.teacher import Teacher, build_teacher
 from ..data.augment import normalise
 from ..data.batches import Batches
 from ..data.experiment_data import ExperimentData
 from ..methods.emlc import EMLC
-from ..runtime.checkpoint import read_npz, write_atomically
+from ..networks.backbones import build_classifier
+from ..networks.weights import SHIPPED_WEIGHTS
+from ..runtime.checkpoint import load_weights, read_npz, write_atomically
 from ..runtime.execution import at_own_precision
 from ..runtime.files import as_path
 from ..runtime.parameters import ConfigError
@@ -114,6 +117,15 @@ class LabelRecord:
 def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with open(path, "wb") as file:  # by its name numpy would add .npz
         np.savez_compressed(file, **arrays)
+
+
+def shipped_teacher() -> Teacher:
+    """The teacher of the run in the card ``weights/emlc-cifar10-resnet_small.json``, on the CPU, in evaluation
+    mode."""
+    model, generator = "resnet_small", torch.Generator().manual_seed(0)
+    teacher = build_teacher(build_classifier(model, 10, 3, generator), generator)
+    load_weights(teacher, SHIPPED_WEIGHTS / f"emlc-cifar10-{model}.safetensors")
+    return teacher.eval()
 
 
 @at_own_precision
