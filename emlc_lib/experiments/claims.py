@@ -1,8 +1,8 @@
 """The paper's claims, judged by the committed tables: ``figures/claims.csv`` and what ``14_claims`` shows.
 
 A claim holds or fails where the 95 % interval of a difference paired by seed leaves out 0
-(:mod:`emlc_lib.experiments.statistics`), else it is undecided. That is at the scale of the table: ``quick`` and
-``smoke`` are short trainings of small networks, which cannot refute what the paper says of its own.
+(:mod:`emlc_lib.experiments.statistics`), else it is undecided. That is at the scale of the table: ``small``,
+``quick`` and ``smoke`` are short trainings of small networks, which cannot refute what the paper says of its own.
 """
 
 from __future__ import annotations
@@ -13,35 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..methods import METHODS
+from .accuracy_claims import look_ahead, table_1
+from .committed import Tables, at, digits
 from .published import published_claims
-from .statistics import Claim, by_seed, judged, paired
+from .statistics import Claim, judged, paired
 from .studies import clean_losses
-
-SETTINGS = [("symmetric", 0.2), ("symmetric", 0.5), ("symmetric", 0.8), ("symmetric", 0.9), ("asymmetric", 0.4)]
-
-
-class Tables:
-    """The committed tables of a folder, by name."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __call__(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.folder / f"{name}.csv")
-
-    def of(self, table: str, column: str, /, **where) -> pd.Series:
-        """A column in percent by seed, of the rows with these values."""
-        return by_seed(self(table), column, **where)
-
-    def accuracy(self, name: str, method: str, kind: str, noise: float, k: int = 1) -> pd.Series:
-        """Test accuracy in percent by seed, of what does not see the noise whatever it was run at."""
-        return self.of(name, "test_accuracy", method=method, **self.setting(method, kind, noise, k))
-
-    @staticmethod
-    def setting(method: str, kind: str, noise: float, k: int = 1) -> dict:
-        """What rows of a method have in common at that noise."""
-        return {"noise_type": kind, "noise": noise, "k": k} if METHODS[method].sees_noise else {}
 
 
 def claims(folder: Path) -> pd.DataFrame:
@@ -51,26 +27,18 @@ def claims(folder: Path) -> pd.DataFrame:
         folder: of the committed tables.
     """
     tables = Tables(folder)
-    groups = (_recovery, _table_1, _look_ahead, _parts, _human, _gradient, _cost)
+    groups = (_recovery, table_1, _look_ahead, _parts, _human, _gradient, _cost)
     judged_here = [claim for group in groups for claim in group(tables)]
     table = pd.DataFrame([*judged_here, *published_claims(), *_not_run()])
     return table.astype({"seeds": "Int64"})
 
 
-def _at(noise: float, kind: str = "symmetric", preset: str = "quick", data: str = "CIFAR-10") -> str:
-    return f"{data}, {preset}, {100 * noise:g} % {kind}"
-
-
-def _digits(noise: float) -> str:
-    return _at(noise, preset="smoke", data="digits")
-
-
 def _recovery(t: Tables) -> Iterator[Claim]:
-    name, scale = "correctors_quick_cifar10_runs", _at(0.9)
+    name, scale = "correctors_quick_cifar10_runs", at(0.9)
     for noise, other in itertools.product((0.5, 0.9), ("MLC", "MSLC")):
         pair = (t.of(name, "last_recovery_all", name=n, noise=noise) for n in ("EMLC, k = 1", other))
         claim = f"EMLC (k = 1) recovers more labels than {other}"
-        yield judged(claim, "Figure 1", paired(*pair), _at(noise), name)
+        yield judged(claim, "Figure 1", paired(*pair), at(noise), name)
     maps = "tsne_quick_cifar10_numbers"
     for other, (what, words) in itertools.product(
         ("MLC", "clean labels alone"), (("knn", "10-NN accuracy"), ("silhouette", "silhouette x 100"))
@@ -90,71 +58,12 @@ def _recovery(t: Tables) -> Iterator[Claim]:
     pair = (t.of(name, "last_confirmed_wrong", name=n, noise=0.9) for n in ("EMLC, k = 1", "MLC"))
     yield judged(what, "section 3.6", paired(*pair), scale, name, above=False)
     pair = (t.of("smoke_digits", "last_confirmed_wrong", method=m, noise=0.9) for m in ("emlc", "mlc"))
-    yield judged(what, "section 3.6", paired(*pair), _digits(0.9), "smoke_digits", above=False)
-
-
-# What EMLC is compared with at every noise, and where the comparison is in the paper.
-OTHERS = {
-    "cross_entropy": ("cross-entropy on noisy labels", "Table 1"),
-    "clean_only": ("training on the clean labels alone", "here"),
-    "fixmatch": ("FixMatch, which ignores all noisy labels, at equal steps", "here"),
-    "distilled": ("distillation of the clean labels, at equal steps", "here"),
-}
-
-
-def _table_1(t: Tables) -> Iterator[Claim]:
-    name, longer, half = "quick_cifar10", "quick_cifar10_8_epochs", "other_methods_quick_cifar10_50"
-    for table, preset, settings in (
-        (name, "quick", SETTINGS), (longer, "quick, 8 epochs", [("symmetric", 0.5), ("symmetric", 0.9)])
-    ):  # fmt: skip
-        there = set(t(table)["method"])
-        for (kind, noise), other in itertools.product(settings, OTHERS):
-            if other in there:
-                words, where = OTHERS[other]
-                difference = paired(t.accuracy(table, "emlc", kind, noise), t.accuracy(table, other, kind, noise))
-                yield judged(f"EMLC (k = 1) is above {words}", where, difference, _at(noise, kind, preset), table)
-    blind = "without_noisy_labels_quick_cifar10"
-    for kind, noise in SETTINGS:
-        ours, other = (
-            t.accuracy(name, "emlc", kind, noise),
-            t.of(blind, "test_accuracy", method="fixmatch", steps=468),
-        )
-        claim = "EMLC (k = 1) is above FixMatch, which ignores all noisy labels, in the same time"
-        yield judged(claim, "here", paired(ours, other), _at(noise, kind), blind)
-    for table, preset, steps in ((name, "quick", 312), (longer, "quick, 8 epochs", 1248)):
-        pair = (t.of(n, "test_accuracy", method="clean_only", steps=steps) for n in (table, blind))
-        what = "AutoAugment adds to training on the clean labels alone"
-        yield judged(what, "here", paired(*pair), f"CIFAR-10, {preset}", blind)
-    for kind, noise in SETTINGS:
-        pair = (
-            t.of(name, "last_recovery_all", method=m, **t.setting(m, kind, noise)) for m in ("emlc", "distilled")
-        )
-        what = "EMLC (k = 1) makes more labels right than a predictor that learned from the clean labels alone"
-        yield judged(what, "here", paired(*pair), _at(noise, kind), name)
-    for (kind, noise), k in itertools.product(SETTINGS, (1, 5)):
-        made, wrong = (
-            t.of(name, column, method="emlc", **t.setting("emlc", kind, noise, k))
-            for column in ("last_recovery_all", "wrong_share")
-        )
-        what = f"EMLC (k = {k}) makes more labels right than were given right"
-        yield judged(what, "here", paired(made, 100 - wrong), _at(noise, kind), name)
-    for table, noise, others in (
-        (name, 0.9, ("mlc", "mslc", "mwnet", "fasten")),
-        (half, 0.5, ("mlc", "mslc", "fasten")),
-    ):
-        ours = t.accuracy(name, "emlc", "symmetric", noise)
-        for other in others:
-            difference = paired(ours, t.accuracy(table, other, "symmetric", noise))
-            yield judged(f"EMLC (k = 1) is above {other}", "Table 1", difference, _at(noise), table)
+    yield judged(what, "section 3.6", paired(*pair), digits(0.9), "smoke_digits", above=False)
 
 
 def _look_ahead(t: Tables) -> Iterator[Claim]:
-    name = "quick_cifar10"
-    for kind, noise in SETTINGS:
-        pair = (t.accuracy(name, "emlc", kind, noise, k) for k in (5, 1))
-        what = "EMLC with k = 5 is above k = 1, at equal noisy images"
-        yield judged(what, "Figure 6, Table 1", paired(*pair), _at(noise, kind), name)
-    yield from _rows(t, "look_ahead_equal_updates_smoke_digits", _digits(0.9), "Figure 6", UPDATES)
+    yield from look_ahead(t)
+    yield from _rows(t, "look_ahead_equal_updates_smoke_digits", digits(0.9), "Figure 6", UPDATES)
 
 
 # Rows of a study by the claim that the first is above the second.
@@ -197,18 +106,18 @@ def _rows(t: Tables, table: str, scale: str, where: str, pairs: dict, **chosen) 
 def _parts(t: Tables) -> Iterator[Claim]:
     name = "ablation_quick_cifar10"
     for noise in (0.5, 0.9):
-        yield from _rows(t, name, _at(noise), "Table 3", PARTS, noise=noise)
+        yield from _rows(t, name, at(noise), "Table 3", PARTS, noise=noise)
     learned = {claim: rows for claim, rows in PARTS.items() if "AutoAugment of" not in claim}  # digits have none
-    yield from _rows(t, "ablation_smoke_digits", _digits(0.9), "Table 3", learned)
+    yield from _rows(t, "ablation_smoke_digits", digits(0.9), "Table 3", learned)
     for noise in (0.5, 0.9):
         yield from _rows(
-            t, "architecture_smoke_digits", _digits(noise), "section 3.6, appendix D", CHOICES, noise=noise
+            t, "architecture_smoke_digits", digits(noise), "section 3.6, appendix D", CHOICES, noise=noise
         )
     what = "the meta term alone opens the gate more for right labels than for wrong ones (gate x 100)"
     for noise in (0.5, 0.9):
         gates = (t.of(name, f"last_gate_{which}", name="meta term", noise=noise) for which in ("right", "wrong"))
-        yield judged(what, "here", paired(*gates), _at(noise), name)
-    yield from _rows(t, "fidelity_smoke_digits_runs", _digits(0.9), "here: released code", RELEASED)
+        yield judged(what, "here", paired(*gates), at(noise), name)
+    yield from _rows(t, "fidelity_smoke_digits_runs", digits(0.9), "here: released code", RELEASED)
 
 
 def _human(t: Tables) -> Iterator[Claim]:
@@ -236,7 +145,7 @@ def _gradient(t: Tables) -> Iterator[Claim]:
     name = "fidelity_quick_cifar10_gradients"
     table = t(name).groupby(["kind", "seed"])[["cosine", "scale", "relative_error"]].mean()
     paper, aware = table.loc["paper"], table.loc["momentum-aware"]
-    scale, seeds = f"{_at(0.9)}, k = 5", len(paper)
+    scale, seeds = f"{at(0.9)}, k = 5", len(paper)
     for what, value, holds in (
         ("the direction (cosine)", paper["cosine"], bool((paper["cosine"] > 0.99).all())),
         ("the length (over the exact one's)", paper["scale"], bool((paper["scale"] > 0.9).all())),
@@ -273,8 +182,7 @@ def _cost(t: Tables) -> Iterator[Claim]:
 
 # What no committed table can judge.
 NOT_RUN = {
-    "Table 1, CIFAR-100": "Table 1",
-    "Table 1 at the paper's scale (ResNet-34, 15 epochs)": "Table 1",
+    "Table 1 at the paper's scale (ResNet-34 and ResNet-50, 15 epochs)": "Table 1",
     "Table 2, Clothing1M": "Table 2",
 }
 

@@ -1,0 +1,93 @@
+"""Claims about test accuracy and labels recovered, method against method: Table 1 and what it leaves out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from .committed import SETTINGS, Tables, at
+from .statistics import Claim, judged, paired
+
+# What EMLC is compared with at every noise, and where the comparison is in the paper.
+OTHERS = {
+    "cross_entropy": ("cross-entropy on noisy labels", "Table 1"),
+    "clean_only": ("training on the clean labels alone", "here"),
+    "fixmatch": ("FixMatch, which ignores all noisy labels, at equal steps", "here"),
+    "distilled": ("distillation of the clean labels, at equal steps", "here"),
+}
+
+
+# Tables of runs with EMLC and others at the paper's columns: data, preset and noise.
+SCALES = (
+    ("small_cifar10", "CIFAR-10", "small", SETTINGS),
+    ("small_cifar100", "CIFAR-100", "small", SETTINGS[:4]),
+    ("quick_cifar10", "CIFAR-10", "quick", SETTINGS),
+    ("quick_cifar10_8_epochs", "CIFAR-10", "quick, 8 epochs", [("symmetric", 0.5), ("symmetric", 0.9)]),
+)
+
+
+def table_1(t: Tables) -> Iterator[Claim]:
+    """EMLC against every other method, and how many labels it makes right."""
+    name, half = "quick_cifar10", "other_methods_quick_cifar10_50"
+    for table, data, preset, settings in SCALES:
+        there = set(t(table)["method"])
+        for (kind, noise), other in itertools.product(settings, OTHERS):
+            if other in there:
+                words, where = OTHERS[other]
+                difference = paired(t.accuracy(table, "emlc", kind, noise), t.accuracy(table, other, kind, noise))
+                scale = at(noise, kind, preset, data)
+                yield judged(f"EMLC (k = 1) is above {words}", where, difference, scale, table)
+    blind = "without_noisy_labels_quick_cifar10"
+    for kind, noise in SETTINGS:
+        ours, other = (
+            t.accuracy(name, "emlc", kind, noise),
+            t.of(blind, "test_accuracy", method="fixmatch", steps=468),
+        )
+        claim = "EMLC (k = 1) is above FixMatch, which ignores all noisy labels, in the same time"
+        yield judged(claim, "here", paired(ours, other), at(noise, kind), blind)
+    for table, plain, preset, steps in (
+        ("small_cifar10", "small_cifar10_further", "small", 1528),
+        (name, blind, "quick", 312),
+        ("quick_cifar10_8_epochs", blind, "quick, 8 epochs", 1248),
+    ):
+        pair = (t.of(n, "test_accuracy", method="clean_only", steps=steps) for n in (table, plain))
+        what = "AutoAugment adds to training on the clean labels alone"
+        yield judged(what, "here", paired(*pair), f"CIFAR-10, {preset}", plain)
+    yield from _labels(t, "small_cifar10", "small")
+    yield from _labels(t, name, "quick")
+    for table, noise, others in (
+        (name, 0.9, ("mlc", "mslc", "mwnet", "fasten")),
+        (half, 0.5, ("mlc", "mslc", "fasten")),
+    ):
+        ours = t.accuracy(name, "emlc", "symmetric", noise)
+        for other in others:
+            difference = paired(ours, t.accuracy(table, other, "symmetric", noise))
+            yield judged(f"EMLC (k = 1) is above {other}", "Table 1", difference, at(noise), table)
+
+
+def _labels(t: Tables, name: str, preset: str) -> Iterator[Claim]:
+    """How many labels are right after correction."""
+    for kind, noise in SETTINGS:
+        pair = (
+            t.of(name, "last_recovery_all", method=m, **t.setting(m, kind, noise)) for m in ("emlc", "distilled")
+        )
+        what = "EMLC (k = 1) makes more labels right than a predictor that learned from the clean labels alone"
+        yield judged(what, "here", paired(*pair), at(noise, kind, preset), name)
+    for (kind, noise), k in itertools.product(SETTINGS, (1, 5)):
+        made, wrong = (
+            t.of(name, column, method="emlc", **t.setting("emlc", kind, noise, k))
+            for column in ("last_recovery_all", "wrong_share")
+        )
+        if len(made):
+            what = f"EMLC (k = {k}) makes more labels right than were given right"
+            yield judged(what, "here", paired(made, 100 - wrong), at(noise, kind, preset), name)
+
+
+def look_ahead(t: Tables) -> Iterator[Claim]:
+    """k = 5 against k = 1."""
+    what = "EMLC with k = 5 is above k = 1, at equal noisy images"
+    for name, preset in (("small_cifar10", "small"), ("quick_cifar10", "quick")):
+        for kind, noise in SETTINGS:
+            five, one = (t.accuracy(name, "emlc", kind, noise, k) for k in (5, 1))
+            if len(five):
+                yield judged(what, "Figure 6, Table 1", paired(five, one), at(noise, kind, preset), name)
