@@ -66,7 +66,8 @@ def test_claims_are_told_by_a_word_of_what_or_where():
     line = "undecided: k = 5 is above; +0.50 ± 1.00 points, n = 3; digits; about {} seeds would decide"
     assert told(table, "Figure 6") == told(table, "k = 5") == line.format(undecided.seeds)
     assert told(table, "Table 1") == "holds: other; +2.00 ± 1.00 points, n = 3; x"
-    assert told(table, "Table 2") == ""
+    assert told(table, "Table 2") == told(table, "Table 1", scale="digits") == ""
+    assert told(table, "Table 1", "Figure 6", scale="x") == told(table, "Table 1")
 
 
 def test_a_notebook_says_that_claims_are_read(capsys, tmp_path):

@@ -185,9 +185,9 @@ def origin(name: str, table: pd.DataFrame) -> str:
     return f"{how}; {len(table)} runs of {minutes:.0f} minutes in all: {caption(table)}"
 
 
-def show_claims(*words: str) -> None:
+def show_claims(*words: str, scale: str = "") -> None:
     """Prints the committed claims with one of the words (:func:`emlc_lib.experiments.statistics.told`)."""
-    print("read, not run: claims.csv\n" + told(committed_table("claims.csv"), *words))
+    print("read, not run: claims.csv\n" + told(committed_table("claims.csv"), *words, scale=scale))
 
 
 def save_tables(folder: str | Path | None, tables: Mapping[str, pd.DataFrame]) -> None:

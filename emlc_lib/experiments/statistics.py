@@ -158,12 +158,14 @@ def judged(
     return Claim(claim, where, words, scale, source, verdict, seeds)
 
 
-def told(table: pd.DataFrame, *words: str) -> str:
+def told(table: pd.DataFrame, *words: str, scale: str = "") -> str:
     """The claims that have one of the words in ``claim`` or ``where``, a line each.
 
     Args:
         table: :func:`emlc_lib.experiments.claims.claims`, as it is or read from its file.
+        scale: a part of their ``scale``.
     """
+    table = table[table["scale"].fillna("").str.contains(scale, regex=False)]
     text = table["claim"] + " " + table["where"]
     return "\n".join(_line(row) for row in table[[any(w in line for w in words) for line in text]].itertuples())
 
