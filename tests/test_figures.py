@@ -208,11 +208,14 @@ def test_pretraining_figures():
     (axis,) = figures.pretraining_loss(epochs, 6.2).axes
     assert named(axis.figure)
     assert list(axis.lines[0].get_ydata()) == [5.0, 4.0, 3.5]
-    curve = epochs.assign(dataset="cifar10", core_hours=[0.1, 0.2, 0.3], knn=[np.nan, 0.5, 0.6])
+    curve = epochs.assign(
+        dataset="cifar10", minutes=[0.1, 0.2, 0.3], knn=[np.nan, 0.5, 0.6], linear=[np.nan, 0.6, 0.7]
+    )
     left, right = figures.pretraining_curves(curve, "what it is").axes
     assert named(left.figure)
     assert left.lines[0].get_xydata().tolist() == [[0.1, 5.0], [0.2, 4.0], [0.3, 3.5]]
-    assert right.lines[0].get_xydata().tolist() == [[0.2, 50.0], [0.3, 60.0]]
+    linear, knn = (line.get_xydata().tolist() for line in right.lines)
+    assert (linear, knn) == ([[0.2, 60.0], [0.3, 70.0]], [[0.2, 50.0], [0.3, 60.0]])
     assert [text.get_text() for text in right.texts] == ["2", "3"]
     images = np.random.default_rng(0).random((2, 3, 4, 4, 3))
     (axis,) = figures.image_strip(images).axes

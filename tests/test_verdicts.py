@@ -148,6 +148,34 @@ SENTENCES = [
     said("08", "all parts together are clearly *below* none at 50 %", "fails", "all parts together", *quick(50)),
     said("08", "undecided at 90 %. The", "undecided", "all parts together", *quick(90)),
     said("08", "add clearly, by about a point or less", "holds", "all parts together", DIGITS),
+    said(
+        "14",
+        "clearly above the clean labels that it is given in all nine",
+        "holds",
+        ABOVE + "training on the clean",
+        *ALL,
+    ),
+    said(
+        "14",
+        "clearly above cross-entropy at 80 and 90 %",
+        "holds",
+        ABOVE + "cross-entropy",
+        *small(80, 90),
+        *hundred(80, 90),
+    ),
+    said(
+        "14",
+        "clearly below it up to 50 % and at asymmetric 40 %",
+        "fails",
+        ABOVE + "cross-entropy",
+        *small(20, 50, 40),
+        *hundred(20, 50),
+    ),
+    said("14", "on CIFAR-10 clearly below FixMatch at 80 and 90 %", "fails", ABOVE + "FixMatch", *small(80, 90)),
+    said("14", "on CIFAR-100 clearly above it everywhere", "holds", ABOVE + "FixMatch", *hundred(20, 50, 80, 90)),
+    said(
+        "14", "it is clearly below the clean labels at 90 %", "fails", ABOVE + "training on the clean", *quick(90)
+    ),
     said("14", "BCE does at 50 %", "holds", "BCE adds", *quick(50)),
     *(
         said("08", "At 50 % EMLC is clearly above all\nthree of these now", "holds", claim, LONGER.format(50))

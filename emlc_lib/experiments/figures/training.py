@@ -62,25 +62,39 @@ def pretraining_loss(epochs: pd.DataFrame, chance: float) -> Figure:
 
 
 def pretraining_curves(curves: pd.DataFrame, caption: str = "") -> Figure:
-    """SimCLR over the processor time that it took: its loss, and what nearest neighbours know of the classes.
+    """SimCLR over the time that it took: its loss, and what two probes know of the classes.
 
     Args:
-        curves: ``dataset``, ``epoch``, ``core_hours`` from the beginning, ``loss``, and ``knn``, the accuracy in
-            [0, 1] of the kNN probe, empty where it was not taken.
+        curves: ``dataset``, ``epoch``, ``minutes`` from the beginning, ``loss``, and ``linear`` and ``knn``, the
+            accuracies in [0, 1] of the probes, empty where they were not taken.
     """
     with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
         for (name, part), colour in zip(curves.groupby("dataset", sort=False), (BLUE, ORANGE), strict=False):
-            left.plot(part["core_hours"], part["loss"], color=colour, label=name)
+            left.plot(part["minutes"], part["loss"], color=colour, label=name)
             probed = part.dropna(subset="knn")
-            right.plot(probed["core_hours"], 100 * probed["knn"], color=colour, marker="o", label=name)
+            for probe, line in (("linear", "-"), ("knn", ":")):
+                right.plot(
+                    probed["minutes"],
+                    100 * probed[probe],
+                    color=colour,
+                    marker="o",
+                    ls=line,
+                    label=f"{name}, {probe}",
+                )
             for row in probed.itertuples():
                 right.annotate(
-                    f"{row.epoch}", (row.core_hours, 100 * row.knn), (4, -11), textcoords="offset points"
+                    f"{row.epoch}",
+                    (row.minutes, 100 * row.linear),
+                    (-4, 7),
+                    textcoords="offset points",
+                    fontsize=9,
                 )
-        left.set(xlabel="core-hours", ylabel="NT-Xent")
-        right.set(xlabel="core-hours (beside the points: epochs)", ylabel="kNN probe, %")
-        right.legend()
+        left.set(xlabel="minutes", ylabel="NT-Xent")
+        right.set(xlabel="minutes (above the points: epochs)", ylabel="probe, %")
+        right.margins(y=0.12)
+        left.legend()
+        right.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.suptitle(caption, fontsize=9)
     return figure
 
