@@ -160,14 +160,9 @@ def _gradient(t: Tables) -> Iterator[Claim]:
 
 def _cost(t: Tables) -> Iterator[Claim]:
     name = "step_cost_methods_resnet34_cpu"
-    rows = t(name).set_index("variant")
-    scale = "ResNet-34, 32 + 8 images, 2 CPU cores"
-    for how, words in (("double backward", "as published"), ("forward mode", "by forward mode")):
-        ours, other = rows.loc["EMLC k=1"], rows.loc[f"MLC, {how}"]
-        words_of = f"{ours['ratio'] / other['ratio']:.2f} of its time, {int(ours['repeats'])} rounds"
-        holds = ours["high"] < 0.6 * other["low"]
-        claim = f"a step of EMLC (k = 1) takes about half the time of MLC's {words}"
-        yield Claim(claim, "abstract, section 4.3", words_of, scale, name, "holds" if holds else "fails")
+    yield from _half_of_mlc(t(name), "ResNet-34, 32 + 8 images, 2 CPU cores", name)
+    for execution, rows in t("step_cost_gpu").groupby("execution", sort=False):
+        yield from _half_of_mlc(rows, f"ResNet-34, 128 + 32 images, H100, {execution}", "step_cost_gpu")
     growth = t("step_cost_growth_cpu").set_index("variant")["peak_MiB"]
     for how, words in (
         ("EMLC", "as it is"),
@@ -178,6 +173,19 @@ def _cost(t: Tables) -> Iterator[Claim]:
         verdict = "holds" if ratio < 1.25 else "fails"
         told = f"k = 20 takes {ratio:.1f} times the memory of k = 1"
         yield Claim(claim, "Corollary 3.1", told, "narrow ResNet, 64 + 16 images", "step_cost_growth_cpu", verdict)
+
+
+def _half_of_mlc(rows: pd.DataFrame, scale: str, name: str) -> Iterator[Claim]:
+    """By quartiles over rounds, whether EMLC takes at most six tenths of MLC's time."""
+    rows = rows.set_index("variant")
+    for how, words in (("double backward", "as published"), ("forward mode", "by forward mode")):
+        ours, other = rows.loc["EMLC k=1"], rows.loc[f"MLC, {how}"]
+        words_of = f"{ours['ratio'] / other['ratio']:.2f} of its time, {int(ours['repeats'])} rounds"
+        verdict = "undecided"
+        if ours["high"] < 0.6 * other["low"] or ours["low"] > 0.6 * other["high"]:
+            verdict = "holds" if ours["high"] < 0.6 * other["low"] else "fails"
+        claim = f"a step of EMLC (k = 1) takes about half the time of MLC's {words}"
+        yield Claim(claim, "abstract, section 4.3", words_of, scale, name, verdict)
 
 
 # What no committed table can judge.
