@@ -54,6 +54,14 @@ def _recovery(t: Tables) -> Iterator[Claim]:
             f"{ours}: lower clean loss than {other} in the last fifth of the steps", "Figure 5, section 4.3",
             paired(last[ours], last[other]), scale, curves, unit="nats", above=False,
         )  # fmt: skip
+    small = "correctors_small_cifar10_curves"
+    for noise, part in t(small).groupby("noise"):
+        last = clean_losses(part).set_index(["name", "seed"])["last fifth"]
+        ours, other = "EMLC, k = 1", "EMLC, k = 5"
+        yield judged(
+            f"{ours}: lower clean loss than {other} in the last fifth of the steps", "Figure 5, section 4.3",
+            paired(last[ours], last[other]), at(noise, preset="small"), small, unit="nats", above=False,
+        )  # fmt: skip
     what = "EMLC's teacher (k = 1) confirms fewer wrong labels than MLC's"
     pair = (t.of(name, "last_confirmed_wrong", name=n, noise=0.9) for n in ("EMLC, k = 1", "MLC"))
     yield judged(what, "section 3.6", paired(*pair), scale, name, above=False)
