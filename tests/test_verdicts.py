@@ -111,6 +111,7 @@ SENTENCES = [
         "EMLC with k = 5 is above k = 1,",
         *small(50, 90),
     ),
+    said("07", "both undecided", "undecided", "EMLC with k = 5 is above k = 1,", *small(50, 90)),
     said("07", "at 80 % $k=5$ is", "fails", "EMLC with k = 5 is above k = 1,", *quick(80)),
     said("07", "at 50 % all are undecided", "undecided", "EMLC with k = 5 is above k = 1,", *quick(50)),
     said("README", "EMLC is clearly above MLC and MSLC at 90 and 50 %", "holds", ABOVE + "mlc", *quick(50, 90)),
