@@ -42,7 +42,7 @@ from .runs import is_finished, run, run_folder, state
 from .sweep import grid
 from .tables import run_table
 
-CAMPAIGN = (("emlc", 1), ("clean_only", 1), ("cross_entropy", 1), ("emlc", 5), ("mlc", 1))
+CAMPAIGN = (("emlc", 1), ("clean_only", 1), ("cross_entropy", 1), ("emlc", 5), ("mlc", 1), ("fixmatch", 1))
 NOISES = ("symmetric:0.9", "symmetric:0.5", "symmetric:0.2", "symmetric:0.8", "asymmetric:0.4")
 EXECUTIONS: dict[str, dict] = {
     "float32": {},
