@@ -134,10 +134,17 @@ class TestPresets:
     def test_small_presets_fit_every_data_set(self, dataset, preset):
         config = make_config(dataset=dataset, preset=preset, device="cpu")
         assert (config.dataset, config.preset) == (dataset, preset)
-        # SimCLR's weights come with the package for CIFAR-10 alone.
+        # SimCLR's weights of the narrow network come with the package for CIFAR-10 alone.
         instead = WARM_START if preset == "quick" and dataset != "cifar10" else {}
         for name, value in (PRESETS[preset] | instead).items():
             assert getattr(config, name) == value
+
+    @pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
+    def test_small_has_the_rates_of_table_4(self, dataset):
+        config = make_config(dataset=dataset, preset="small", device="cpu")
+        assert (config.lr, config.teacher_lr, config.epochs, config.n_clean) == (0.02, 0.02, 4, 1000)
+        assert config.n_noisy is None
+        assert not config.awaits_weights
 
     def test_changes_override_the_preset_and_none_does_not(self):
         config = make_config(preset="paper", device="cpu", epochs=3, model="resnet_narrow", lr=None)

@@ -1,5 +1,9 @@
 """The step as a graph, on a stand-in for CUDA that runs on a CPU; what only a GPU can tell is marked gpu."""
 
+import gc
+import itertools
+import weakref
+
 import pytest
 import torch
 from problems import RandomBatches, interrupted
@@ -19,6 +23,10 @@ STEPS = WARM_UP + CHECKS + 4
 MADE: list = []  # stand-ins, newest last
 
 
+def flat(state):
+    return list(itertools.chain(*state))
+
+
 class StandIn:
     """Captures by keeping the function; a replay calls it and puts its result where the capture's was.
 
@@ -35,7 +43,7 @@ class StandIn:
 
     def capture(self, function):
         self.captures += 1
-        state = self.state()
+        state = flat(self.state())
         saved = [value.clone() for value in state]
         result = {name: value.clone() for name, value in function().items()}
         with torch.no_grad():
@@ -74,7 +82,7 @@ def method(*, graph=True, device="cpu", **changes):
 def trained(built, steps=STEPS):
     """All state and every step's log."""
     log = [built.step(t) for t in range(steps)]
-    return [value.clone() for value in built.state()] + [value for entry in log for value in entry.values()]
+    return [value.clone() for value in flat(built.state())] + [value for entry in log for value in entry.values()]
 
 
 def same(a, b):
@@ -98,24 +106,59 @@ def test_replays_are_the_steps_bit_by_bit(changes, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_replays_of_simclr_are_its_steps():
-    """The rate falls and every step has images and views of its own, across an epoch's end; fused, as on CUDA."""
-    images = torch.randint(0, 256, (60, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    options = dict(model="resnet_narrow", view_size=12, batch_size=10, precision="float32", device="cpu")
-    config = make_pretrain_config(dataset="cifar10", **options)
+IMAGES = torch.randint(0, 256, (60, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+SIMCLR = dict(dataset="cifar10", model="resnet_narrow", view_size=12, batch_size=10, precision="float32")
 
-    def losses(graph: bool) -> list[torch.Tensor]:
-        networks, optimiser = simclr._build(config, 3)
-        for group in optimiser.param_groups:
-            group["fused"] = True
-        step = simclr._Steps(config, networks, optimiser, images, None, None)
-        if graph:
-            step.captured = CapturedStep(step._learn, step._state, StandIn("cpu"))
-            MADE[-1].state = step._state
-        return [step(t, 0.1 / (t + 1)) for t in range(STEPS)] + step._state()
 
-    assert same(losses(True), losses(False))
+def simclr_steps(stream=None):
+    config = make_pretrain_config(**SIMCLR, device="cpu")
+    networks, optimiser = simclr._build(config, 3)
+    for group in optimiser.param_groups:
+        group["fused"] = True  # as on CUDA
+    step = simclr._Steps(config, networks, optimiser, IMAGES, None, None)
+    if stream:
+        step.captured = CapturedStep(step.learner.learn, step.learner.state, stream("cpu"))
+        MADE[-1].state = step.learner.state
+    return step
+
+
+def simclr_trained(step, rates):
+    return [step(t, lr) for t, lr in enumerate(rates)] + flat(step.learner.state())
+
+
+def test_replays_of_simclr_are_its_steps(capsys):
+    """The rate falls and every step has images and views of its own, across an epoch's end."""
+    rates = [0.1 / (t + 1) for t in range(STEPS)]
+    assert same(simclr_trained(simclr_steps(StandIn), rates), simclr_trained(simclr_steps(), rates))
     assert (MADE[-1].captures, MADE[-1].replays) == (1, STEPS - WARM_UP)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_replay_of_simclr_that_learns_nothing_is_seen_while_the_rate_rises(capsys):
+    """At a rate of 1e-3 statistics and momenta change a thousand times as much as weights."""
+    rates = [1e-3] * STEPS
+    assert same(simclr_trained(simclr_steps(wrong("weights")), rates), simclr_trained(simclr_steps(), rates))
+    assert capsys.readouterr().err.startswith("cuda_graph: a replay differs from the step by ")
+
+
+def test_what_simclr_has_captured_goes_with_its_steps():
+    gc.collect()
+    gc.disable()
+    try:
+        step = simclr_steps(StandIn)
+        step(0, 0.1)
+        learner = weakref.ref(step.learner)
+        MADE.clear()
+        del step
+        assert learner() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.gpu
+def test_on_cuda_simclr_is_replayed(capsys):
+    simclr.pretrain(make_pretrain_config(**SIMCLR, device="cuda", epochs=2), IMAGES, show=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_form_of_the_optimiser_is_no_other_optimiser():
@@ -155,15 +198,18 @@ def wrong(kind):
             replay, result = super().capture(function)
 
             def mistaken():
-                before = [value.clone() for value in self.state()]
+                before = [value.clone() for value in flat(self.state())]
                 replay()
                 if kind == "log":
                     result["student_loss"].zero_()
                     result["correction"].zero_()
                 elif kind == "not finite":
-                    self.state()[0].data.mul_(float("nan"))
+                    self.state()[0][0].data.mul_(float("nan"))
                 elif kind == "nothing" or self.replays == CHECKS:  # right on the first draw alone
-                    for value, old in zip(self.state(), before, strict=True):
+                    for value, old in zip(flat(self.state()), before, strict=True):
+                        value.data.copy_(old)
+                elif kind == "weights":
+                    for value, old in zip(self.state()[0], before, strict=False):
                         value.data.copy_(old)
 
             return mistaken, result
@@ -171,7 +217,7 @@ def wrong(kind):
     return Wrong
 
 
-@pytest.mark.parametrize("kind", ["log", "not finite", "nothing", "second draw"])
+@pytest.mark.parametrize("kind", ["log", "not finite", "nothing", "second draw", "weights"])
 def test_a_replay_that_differs_is_not_used(kind, monkeypatch, capsys):
     monkeypatch.setattr("emlc_lib.methods.emlc.CudaStream", wrong(kind))
     built = method()

@@ -169,8 +169,11 @@ def test_sharing_is_on_where_it_pays():
 
 @pytest.mark.parametrize(
     ("has", "precision"),
-    [({}, "float32"), ({"avx512_bf16": True}, "bfloat16"), ({"avx512_bf16": False}, "float32")],
-)
+    [
+        ({}, "float32"), ({"avx512_bf16": False}, "float32"),
+        *(({name: True}, "bfloat16") for name in ("avx512_bf16", "amx_bf16", "bf16")),
+    ],
+)  # fmt: skip
 def test_bfloat16_is_chosen_where_the_processor_has_it(monkeypatch, has, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
     assert make_config(preset="small", device="cpu").precision == precision

@@ -1,5 +1,6 @@
 """Explorers: what is recorded of single labels, what filters choose, pictures that follow their controls."""
 
+import hashlib
 import io
 import json
 
@@ -227,4 +228,6 @@ def test_the_shipped_teacher_is_of_the_recorded_kind():
     # Two such runs disagree about one image in ten.
     assert (corrected.argmax(1).numpy() == record.soft_labels(-1).argmax(1)).mean() > 0.85
     card = json.loads((SHIPPED_WEIGHTS / "emlc-cifar10-resnet_small.json").read_text())
+    weights = (SHIPPED_WEIGHTS / "emlc-cifar10-resnet_small.safetensors").read_bytes()
+    assert card["sha256"] == hashlib.sha256(weights).hexdigest()
     assert (card["config"]["preset"], card["config"]["noise"], card["config"]["seed"]) == ("small", 0.5, 0)

@@ -242,7 +242,7 @@ class TestFiles:
         text = command(make_pretrain_config(**TINY, lr=0.1))
         assert text.startswith("papermill notebooks/04_pretrain_simclr.ipynb out.ipynb -p dataset digits")
         options = json.loads(text.split("-y '")[1].rstrip("'"))["options"]
-        assert options == {"batch_size": 64, "lr": 0.1}  # the precision is the device's, if none is given
+        assert options == {"batch_size": 64, "precision": "float32", "lr": 0.1}
 
     def test_large_models_are_stored_in_16_bits(self, tmp_path):
         config = make_pretrain_config(dataset="cifar10", model="resnet34", device="cpu")
@@ -259,19 +259,25 @@ class TestFiles:
 class TestShipped:
     NAME = "simclr-cifar10-resnet_narrow"
 
-    def test_the_card_belongs_to_the_file_and_holds_what_a_reader_needs(self):
-        path = SHIPPED_WEIGHTS / f"{self.NAME}.safetensors"
-        card = json.loads((SHIPPED_WEIGHTS / f"{self.NAME}.json").read_text())
-        assert path.stat().st_size < 1_000_000
+    @pytest.mark.parametrize(
+        ("dataset", "model", "most"),
+        [("cifar10", "resnet_narrow", 1e6), ("cifar10", "resnet_small", 4e6), ("cifar100", "resnet_small", 4e6)],
+    )
+    def test_the_card_belongs_to_the_file_and_holds_what_a_reader_needs(self, dataset, model, most):
+        path = SHIPPED_WEIGHTS / f"simclr-{dataset}-{model}.safetensors"
+        card = json.loads(path.with_suffix(".json").read_text())
+        assert path.stat().st_size < most
+        usual = make_pretrain_config(dataset=dataset, model=model, device="cpu", precision="bfloat16")
+        assert comparable(usual) == card["config"]
         assert {"data", "epochs", "minutes", "seed", "command", "linear", "knn", "untrained", "sha256"} <= set(
             card
         )
         assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert card["linear"] >= card["untrained"]["linear"] + 0.2
         with safe_open(path, framework="pt") as file:
-            assert file.metadata()["model"] == "resnet_narrow"
+            assert (file.metadata()["model"], file.metadata()["dataset"]) == (model, dataset)
             assert PretrainConfig(**json.loads(file.metadata()["config"])).epochs == card["epochs"]
-        classifier = build_classifier("resnet_narrow", 10, 3, torch.Generator().manual_seed(0))
+        classifier = build_classifier(model, 10, 3, torch.Generator().manual_seed(0))
         load_weights(classifier.features, path)
         assert all(v.isfinite().all() for v in classifier.features.state_dict().values())
 

@@ -174,6 +174,31 @@ class TestWeights:
         assert weights_digest(digits_weights()) == weights_digest(whole)
         assert steps == list(range(5, 15))  # 1,347 images make 5 steps an epoch; one epoch was done
 
+    def test_a_precision_is_only_asked_for_by_name(self, root, pretrainings):
+        """The usual configuration takes weights of any precision, one that names its own takes no other."""
+        file, images = digits_weights(), load_dataset("digits")
+        usual = make_pretrain_config(dataset="digits", device="cpu")
+        named = make_pretrain_config(dataset="digits", device="cpu", precision="bfloat16")
+        assert obtain(named, images, show=False).source == "trained"
+        card = json.loads(file.with_suffix(".json").read_text())
+        card["config"]["precision"] = "bfloat16"
+        file.with_suffix(".json").write_text(json.dumps(card))
+        assert [obtain(other, images, show=False).source for other in (usual, named)] == [file.name] * 2
+        assert len(pretrainings) == 2
+
+    def test_what_was_begun_in_another_precision_goes_on_in_it(self, root, pretrainings):
+        begun = make_pretrain_config(dataset="digits", device="cpu", precision="bfloat16")
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(begun, load_dataset("digits").train_images, folder=root / "weights" / begun.name, show=False,
+                     on_epoch=stop)  # fmt: skip
+        file = digits_weights()
+        assert [config.precision for config in pretrainings] == ["bfloat16"]
+        assert json.loads(file.with_suffix(".json").read_text())["config"]["precision"] == "bfloat16"
+
     def test_two_at_once_pretrain_once(self, root, pretrainings, capsys):
         both = threading.Barrier(2)
 

@@ -1,13 +1,17 @@
 """What prose says of a claim is what the table of claims says; equal commands have equal numbers everywhere."""
 
+import json
 import re
+import shlex
 from collections import defaultdict
 from typing import NamedTuple
 
 import nbformat
 import pandas as pd
 import pytest
+import yaml
 
+from emlc_lib import make_config
 from emlc_lib.runtime.places import REPOSITORY
 
 CLAIMS = pd.read_csv(REPOSITORY / "figures" / "claims.csv")
@@ -401,3 +405,13 @@ def test_equal_commands_have_equal_numbers_in_every_table():
                 found[row.command].setdefault(row.test_accuracy, path.name)
     assert len(found) > 100
     assert not {command: values for command, values in found.items() if len(values) > 1}
+
+
+@pytest.mark.parametrize("name", ["small_cifar10", "small_cifar100"])
+def test_a_command_makes_its_row_on_another_machine(name):
+    """By the digest of its configuration, which has the content of the weights that it starts from."""
+    for row in pd.read_csv(REPOSITORY / "figures" / f"{name}.csv").itertuples():
+        *words, yaml_or_json = shlex.split(row.command)
+        named = [words[i + 1 : i + 3] for i, word in enumerate(words) if word == "-p"]
+        values = {name: yaml.safe_load(value) for name, value in named} | json.loads(yaml_or_json)["options"]
+        assert make_config(device="cpu", **values).digest == row.digest, row.command

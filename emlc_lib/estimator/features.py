@@ -20,6 +20,7 @@ from ..networks.pretrain_config import own_pretrain_config
 from ..networks.simclr import pretrain
 from ..networks.weights import check_weights_file, published, shipped_weights_file, weights_metadata
 from ..runtime.checkpoint import load_weights
+from ..runtime.execution import bfloat16_is_fast
 from ..runtime.parameters import ConfigError, DataUnavailable
 from ..runtime.randomness import Stream, torch_generator
 from ..training.config import Config
@@ -151,7 +152,7 @@ def starting_features(
         return None
     features, dim = empty_features(model, images.shape[1])
     if start == "pretrain":
-        precision = "bfloat16" if config.device.startswith("cuda") else "float32"
+        precision = "bfloat16" if bfloat16_is_fast(config.device) else "float32"
         own = own_pretrain_config(
             model=model, device=config.device, seed=config.seed, epochs=epochs, view_size=images.shape[-1],
             batch_size=min(256, len(images)), precision=precision,

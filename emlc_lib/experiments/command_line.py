@@ -29,6 +29,8 @@ def command(config: Config, processes: int = 1) -> str:
     said = {*shown, *NOT_COUNTED, "noise_type", "human_labels", "human_key", "noise_file", "noise_sha256"}
     said |= switched_off(config)
     changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n not in said}
+    if config.preset == "small":  # whose precision depends on the machine
+        changed["precision"] = config.precision
     changed = as_given(config, changed)
     if "epochs" in changed:
         text.append(f"-p epochs {changed.pop('epochs')}")

@@ -36,8 +36,10 @@ class Tables:
 
 
 def at(noise: float, kind: str = "symmetric", preset: str = "quick", data: str = "CIFAR-10") -> str:
+    """The scale of a claim in words; ``noise`` in [0, 1]."""
     return f"{data}, {preset}, {100 * noise:g} % {kind}"
 
 
 def digits(noise: float) -> str:
+    """The same of digits."""
     return at(noise, preset="smoke", data="digits")

@@ -63,13 +63,19 @@ def provide(
     check_writable(file.parent)
     with alone(file.with_suffix(".lock"), f"{file.stem} is being pretrained", show=show):
         if not file.is_file():
-            config = make_pretrain_config(dataset=dataset, model=model, device=device)
+            config = _begun(make_pretrain_config(dataset=dataset, model=model, device=device), file.parent)
             images = images or load_dataset(dataset)
             if show:
                 time = duration(estimate_seconds(config, images.train_images) if expected is None else expected)
                 say(f"pretraining {model} on {dataset} by SimCLR, once: {config.epochs} epochs, about {time}")
             pretrain_and_store(config, images, file.parent, show, on_epoch)
     return file
+
+
+def _begun(config: PretrainConfig, folder: Path) -> PretrainConfig:
+    """The configuration, or that in another precision where a machine of that precision has begun it."""
+    both = [config, *(config.model_copy(update={"precision": p}) for p in ("bfloat16", "float32"))]
+    return next((other for other in both if (folder / other.name / CHECKPOINT).is_file()), config)
 
 
 def pretrain_and_store(
@@ -114,7 +120,8 @@ def obtain(
 ) -> Pretrained:
     """The pretraining of a configuration: read back if its weights are there, else trained or resumed.
 
-    That of the usual configuration is :func:`provide`'s, whose weights runs find.
+    That of the usual configuration is :func:`provide`'s, whose weights runs find, in whatever precision they were
+    trained.
 
     Args:
         config: as for :func:`emlc_lib.networks.simclr.pretrain`. images: the data set.
@@ -126,7 +133,8 @@ def obtain(
     if config == usual and not retrain:
         provide(config.dataset, config.model, config.device, folder=root, images=images, show=show)
     described = json.loads(file.with_suffix(".json").read_text()) if file.is_file() else {}
-    if not retrain and _result(described.get("config", {})) == _result(comparable(config)):
+    same = _without_precision if config.precision == usual.precision else dict
+    if not retrain and same(described.get("config", {})) == same(comparable(config)):
         features, _ = untrained(config, images.train_images.shape[1])
         load_weights(features, file)
         return Pretrained(features.to(config.device).eval(), pd.DataFrame(described["log"]), source=file.name)
@@ -145,9 +153,9 @@ def comparable(config: PretrainConfig) -> dict[str, Any]:
     return {name: value for name, value in config.identity.items() if name != "device"}
 
 
-def _result(described: dict[str, Any]) -> dict[str, Any]:
-    """:func:`comparable` without the precision, which depends on the device, too."""
-    return {name: value for name, value in described.items() if name != "precision"}
+def _without_precision(values: dict[str, Any]) -> dict[str, Any]:
+    """:func:`comparable` without the precision, which is the device's where none is given."""
+    return {name: value for name, value in values.items() if name != "precision"}
 
 
 def card(
@@ -207,7 +215,8 @@ def command(config: PretrainConfig) -> str:
     """The papermill command that makes these weights."""
     shown = {"dataset": config.dataset, "model": config.model, "seed": config.seed, "epochs": config.epochs}
     usual = make_pretrain_config(**shown)
-    changed = {n: v for n, v in _result(comparable(config)).items() if v != getattr(usual, n)}
+    # A card is for other machines, too, which may have another precision of their own.
+    changed = {n: v for n, v in comparable(config).items() if n == "precision" or v != getattr(usual, n)}
     text = ["papermill notebooks/04_pretrain_simclr.ipynb out.ipynb"]
     text += [f"-p {name} {value}" for name, value in shown.items()] + ["-p retrain True"]
     if changed:

@@ -16,6 +16,7 @@ from ..core.teacher import Classifier, Teacher
 from ..data.augment import normalise
 from ..data.batches import Batches
 from ..data.parameters import DataParameters
+from ..runtime.cuda_graph import state_of
 from ..runtime.execution import Precision, autocast, compiled
 from ..runtime.parallel import average_gradients
 from ..runtime.randomness import torch_generator
@@ -44,7 +45,8 @@ class MethodParameters(DataParameters):
     precision: Precision = Field(
         "float32",
         description="of all passes, forward mode included (emlc_lib/runtime/tangent.py says how); weights, batch "
-        "statistics, losses and probabilities are in float32",
+        "statistics, losses and probabilities are in float32; preset small takes bfloat16 where the device has "
+        "instructions for it, paper tf32 on CUDA",
     )
     compile: bool = Field(False, description="torch.compile networks and forward mode")
 
@@ -132,11 +134,9 @@ class Method(ABC):
         for network in self.networks.values():
             network.train(mode)
 
-    def state(self) -> list[Tensor]:
-        """All tensors that steps change in place: weights, running statistics and momenta."""
-        networks = [value for network in self.networks.values() for value in network.state_dict().values()]
-        states = [state for optimiser in self.optimisers.values() for state in optimiser.state.values()]
-        return networks + [v for state in states for v in state.values() if isinstance(v, Tensor)]
+    def state(self) -> list[list[Tensor]]:
+        """All tensors that steps change in place, by kind: :func:`emlc_lib.runtime.cuda_graph.state_of`."""
+        return state_of(self.networks, self.optimisers.values())
 
     @property
     def period(self) -> int:

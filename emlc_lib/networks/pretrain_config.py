@@ -32,7 +32,11 @@ class PretrainConfig(Parameters):
     model: Model
     seed: int = Field(0, ge=0, lt=2**31)
     device: str = "cpu"
-    precision: Precision = Field("bfloat16", description="of the network's passes; the loss is in float32")
+    precision: Precision = Field(
+        "bfloat16",
+        description="of the network's passes, the loss is in float32; float32 on a CPU without instructions for "
+        "bfloat16, if not given",
+    )
     epochs: int = Field(gt=0, le=10_000)
     batch_size: int = Field(512, gt=1, description="images per step, each in two views")
     view_size: int = Field(gt=3, le=512, description="side of the views in pixels")
@@ -94,7 +98,7 @@ def make_pretrain_config(
 
     ``model="auto"`` means what the data set's ``models`` says: the small CNN for digits; otherwise the ResNet of
     the paper where CUDA is there (ResNet-34, for CIFAR-100 ResNet-50), else the narrow one. A CPU without
-    instructions for bfloat16 computes in float32.
+    instructions for bfloat16 computes in float32, unless ``precision`` is given.
 
     Raises:
         ConfigError: any unknown name or value that is not allowed.

@@ -20,7 +20,7 @@ from ..data.datasets import DATASETS
 from ..data.experiment_data import on_device
 from ..data.spec import Constants, ViewRecipe
 from ..runtime.checkpoint import CheckpointWriter, read_own_checkpoint, restore
-from ..runtime.cuda_graph import CHECKS, WARM_UP, CapturedStep, CudaStream
+from ..runtime.cuda_graph import CHECKS, WARM_UP, CapturedStep, CudaStream, state_of
 from ..runtime.divergence import check_finite, smaller_rates, what_is_kept
 from ..runtime.execution import (
     at_own_precision,
@@ -124,7 +124,7 @@ def pretrain(
         config: everything the result depends on.
         images: (n, channels, h, w) uint8 training images.
         folder: where the checkpoint is kept, rewritten atomically after every epoch, and from where a begun
-            pretraining is resumed to the same bits; None keeps none.
+            pretraining is resumed, on a CPU to the same bits; None keeps none.
         show: whether to show progress.
         constants, recipe: mean and standard deviation of each channel, and the strength of the augmentations;
             None takes those of ``config.dataset``.
@@ -204,31 +204,14 @@ class _Draw(NamedTuple):
     lr: float | Tensor
 
 
-class _Steps:
-    """Takes step t at a learning rate and returns its loss; on CUDA steps are replayed as a graph."""
+class _Learner:
+    """What a step changes and what it does to it."""
 
-    def __init__(self, config: PretrainConfig, networks, optimiser, images: Tensor, constants, recipe):
-        spec = DATASETS.get(config.dataset)
+    def __init__(self, config: PretrainConfig, networks, optimiser, images: Tensor, constants):
         self.config, self.networks, self.optimiser, self.images = config, networks, optimiser, images
-        self.mean, self.std = on_device(constants or spec.constants, images.device)
-        self.recipe, self.per_epoch = recipe or spec.views, len(images) // config.batch_size
-        self.captured = None
-        if config.device.startswith("cuda"):
-            self.captured = CapturedStep(self._learn, self._state, CudaStream(config.device))
+        self.mean, self.std = on_device(constants or DATASETS[config.dataset].constants, images.device)
 
-    def __call__(self, t: int, lr: float) -> Tensor:
-        return (self.captured or self._learn)(self._draw(t, lr))["loss"]
-
-    def _draw(self, t: int, lr: float) -> _Draw:
-        config, n = self.config, len(self.images)
-        first = t % self.per_epoch * config.batch_size
-        index = _order(config.seed, n, t // self.per_epoch)[first : first + config.batch_size]
-        generator = torch_generator(config.seed, Stream.PRETRAIN_AUGMENTATION, t)
-        choices = view_choices(2 * config.batch_size, self.images.shape[1], self.recipe, generator)
-        index, *choices = to_device(self.images.device, index, *choices)
-        return _Draw(index, Choices(*choices), lr)
-
-    def _learn(self, draw: _Draw) -> dict[str, Tensor]:
+    def learn(self, draw: _Draw) -> dict[str, Tensor]:
         config, networks = self.config, self.networks
         # Both views in one batch, so that batch norm sees them together.
         batch = self.images[draw.index].repeat(2, 1, 1, 1)
@@ -243,10 +226,34 @@ class _Steps:
         self.optimiser.step()
         return {"loss": loss.detach()}
 
-    def _state(self) -> list[Tensor]:
-        networks = [value for network in self.networks.values() for value in network.state_dict().values()]
-        momenta = [v for state in self.optimiser.state.values() for v in state.values() if isinstance(v, Tensor)]
-        return networks + momenta
+    def state(self) -> list[list[Tensor]]:
+        return state_of(self.networks, [self.optimiser])
+
+
+class _Steps:
+    """Takes step t at a learning rate and returns its loss; a small network's on CUDA is replayed as a graph."""
+
+    def __init__(self, config: PretrainConfig, networks, optimiser, images: Tensor, constants, recipe):
+        # The graph holds the learner, and nobody holds both: no cycle keeps their memory.
+        self.learner = _Learner(config, networks, optimiser, images, constants)
+        self.recipe = recipe or DATASETS[config.dataset].views
+        self.per_epoch = len(images) // config.batch_size
+        self.captured = None
+        # Kernels of larger ones take longer than their launches, and the graph's memory would be as much again.
+        if config.device.startswith("cuda") and config.model not in ("resnet34", "resnet50"):
+            self.captured = CapturedStep(self.learner.learn, self.learner.state, CudaStream(config.device))
+
+    def __call__(self, t: int, lr: float) -> Tensor:
+        return (self.captured or self.learner.learn)(self._draw(t, lr))["loss"]
+
+    def _draw(self, t: int, lr: float) -> _Draw:
+        config, images = self.learner.config, self.learner.images
+        first = t % self.per_epoch * config.batch_size
+        index = _order(config.seed, len(images), t // self.per_epoch)[first : first + config.batch_size]
+        generator = torch_generator(config.seed, Stream.PRETRAIN_AUGMENTATION, t)
+        choices = view_choices(2 * config.batch_size, images.shape[1], self.recipe, generator)
+        index, *choices = to_device(images.device, index, *choices)
+        return _Draw(index, Choices(*choices), lr)
 
 
 @lru_cache(maxsize=1)

@@ -28,7 +28,12 @@ JITTER_PROBABILITY = 0.8
 
 
 class Choices(NamedTuple):
-    """The random choices of one view of every image, on the host: see :func:`crop_maps`, :func:`colour_maps`."""
+    """The random choices of one view of n images.
+
+    Attributes:
+        crop: (n, 2, 3), see :func:`crop_maps`.
+        colours, contrast: (n, channels, channels) and (n,), see :func:`colour_maps`.
+    """
 
     crop: Tensor
     colours: Tensor
@@ -58,7 +63,7 @@ def view_choices(n: int, channels: int, recipe: ViewRecipe, generator: torch.Gen
 
 @matmul_precision("float32")
 def chosen_view(images: Tensor, choices: Choices, size: int) -> Tensor:
-    """:func:`random_view` by choices that are on the images' device."""
+    """:func:`random_view` of images (n, channels, h, w) uint8 by choices that are on their device."""
     x = images.contiguous(memory_format=torch.channels_last).float() / 255
     n, channels = x.shape[:2]
     grid = F.affine_grid(choices.crop, [n, channels, size, size], align_corners=False)

@@ -28,7 +28,8 @@ class Config(MethodParameters):
     """Everything a run depends on: the parameters of its data, of its method, and these.
 
     That of a method is :func:`config_class`. Defaults that differ between presets are in
-    :data:`emlc_lib.training.presets.PRESETS`. Numbers without a unit in their description are dimensionless.
+    :data:`emlc_lib.training.presets.PRESETS`, but for the precision. Numbers without a unit in their description
+    are dimensionless.
     """
 
     method: str

@@ -84,9 +84,7 @@ def make_config(
     if preset not in known:
         hint = did_you_mean(preset, known)
         raise ConfigError(f"preset: {preset!r} is not one of {', '.join(['auto', *known])} for {spec.name}{hint}")
-    values = PRESETS[preset] | spec.presets[preset]
-    if preset in ("small", "paper"):
-        values["precision"] = _precision(preset, str(device))
+    values = PRESETS[preset] | _precision(preset, str(device)) | spec.presets[preset]
     values = {name: value for name, value in values.items() if name in cls.model_fields}
     values |= METHODS[method].presets.get(preset, {})
     values |= {name: value for name, value in changes.items() if value is not None}
@@ -99,10 +97,11 @@ def make_config(
     return config
 
 
-def _precision(preset: str, device: str) -> str:
+def _precision(preset: str, device: str) -> dict[str, str]:
+    """A preset's precision, where that depends on the device."""
     if preset == "small" and bfloat16_is_fast(device):
-        return "bfloat16"
-    return "tf32" if device.startswith("cuda") else "float32"
+        return {"precision": "bfloat16"}
+    return {"precision": "tf32"} if preset in ("small", "paper") and device.startswith("cuda") else {}
 
 
 def _label_files(values: Mapping[str, Any], spec: DatasetSpec) -> dict[str, str]:
