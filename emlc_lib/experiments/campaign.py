@@ -268,8 +268,9 @@ def campaign_runs(dataset: str, seeds: int, **common) -> list[Config]:
 
 def gpu_tests(report: Path) -> dict[str, object]:
     """Runs the tests marked ``gpu``; the numbers in the XML file that pytest writes, and what failed."""
-    if importlib.util.find_spec("pytest") is None:
-        return {"not run": "pytest is not importable"}
+    for name in ("pytest", "beartype"):
+        if importlib.util.find_spec(name) is None:
+            return {"not run": f"{name} is not importable"}
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
     # Only these files, since others need what is not here.

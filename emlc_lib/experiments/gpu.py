@@ -2,7 +2,8 @@
 
 That is ``PYTHONPATH=. python3 -m emlc_lib.experiments.gpu work --minutes 9 --out DIR`` in the checkout, and
 ``emlc gpu work ...`` where it is installed. It needs no installation, no network, and of other packages only
-:data:`IMPORTS` and what these need, and pytest for the tests; so it is the one command that does without click.
+:data:`IMPORTS` and what these need, and pytest and beartype for the tests; so it is the one command that does
+without click.
 
 The pieces: the tests marked ``gpu``, once for each state of the code; the cost of a step; then for CIFAR-10 and,
 last, CIFAR-100 the SimCLR start and the runs of preset ``paper``. Pretraining and runs stop after an epoch, whose
