@@ -53,6 +53,7 @@ ALL = [*small(20, 50, 80, 90, 40), *hundred(20, 50, 80, 90)]
 RIGHT = "EMLC (k = 1) makes more labels right than "
 
 SENTENCES = [
+    said("README", "undecided at 50 %)", "undecided", RIGHT + "were given", *hundred(50)),
     said(
         "README",
         "EMLC is clearly below that on both data sets",
@@ -68,13 +69,20 @@ SENTENCES = [
     ),
     said(
         "README",
-        "from 50 % on EMLC makes clearly more right than were given",
+        "EMLC makes clearly more right than were given at 50, 80 and 90 %",
         "holds",
         RIGHT + "were given",
         *small(50, 80, 90),
     ),
-    said("README", "(CIFAR-100: from 80 % on)", "holds", RIGHT + "were given", *hundred(80, 90)),
-    said("README", "below that clearly fewer", "fails", RIGHT + "were given", *small(20, 40), *hundred(20)),
+    said("README", "(CIFAR-100: at 80 and 90 %", "holds", RIGHT + "were given", *hundred(80, 90)),
+    said(
+        "README",
+        "clearly fewer at 20 and asymmetric 40 %",
+        "fails",
+        RIGHT + "were given",
+        *small(20, 40),
+        *hundred(20),
+    ),
     said(
         "README",
         "FixMatch's predictions are right clearly more often from 50 % on",
