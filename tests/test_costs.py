@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from emlc_lib.experiments.costs import by_variant, memory_growth, over_k, share_of_time, speedups
+from emlc_lib.experiments.costs import by_variant, memory_growth, over_k, records, share_of_time, speedups
 
 GROWTH = pd.DataFrame(
     {
@@ -39,3 +39,13 @@ def test_speedups_are_of_whole_batches():
     ]
     rates = pd.DataFrame(rows, columns=["pipeline", "how", "batch", "images_per_second"])
     assert speedups(rates).loc["crop"].to_dict() == {64: 6.4, 512: 51.2}
+
+
+def test_a_record_is_the_mean_of_its_seeds_and_says_how_sure_it_is_of_its_target():
+    accuracy = [0.752, 0.756, 0.757]
+    runs = pd.DataFrame({"test_accuracy": accuracy, "seconds": [10.0, 12.0, 14.0], "hardware": "x", "threads": 2})
+    (row,) = records(runs.assign(target=0.75, record="first")).to_dict("records")
+    assert (row["n"], row["accuracy"], row["seconds"], row["std of seconds"]) == (3, 75.5, 12.0, 2.0)
+    # By hand: t = 0.005 / (0.0026458 / sqrt 3) = 3.2733 with two degrees of freedom.
+    t = 3.2733
+    assert row["p"] == round(0.5 - t / (2 * (2 + t**2) ** 0.5), 4)

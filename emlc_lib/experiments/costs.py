@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from scipy import stats
 
 # Columns of the tables of benchmarks.step_cost and benchmarks.data_throughput.
 COST_COLUMNS = (
@@ -60,3 +61,26 @@ def speedups(rates: pd.DataFrame) -> pd.DataFrame:
     speed = rates.pivot(index=["pipeline", "batch"], columns="how", values="images_per_second")
     batched = speed.columns.str.startswith("batched")
     return (speed.loc[:, batched].squeeze(axis=1) / speed.loc[:, ~batched].squeeze(axis=1)).unstack("batch")
+
+
+def records(runs: pd.DataFrame) -> pd.DataFrame:
+    """How long a training takes to a test accuracy: a row per target and ``record``.
+
+    Args:
+        runs: :func:`emlc_lib.experiments.tables.run_table` with ``target``, an accuracy in [0, 1], and ``record``,
+            what the runs of all seeds of one training are called.
+
+    Returns:
+        ``n`` seeds; ``accuracy`` and ``std`` in percent; ``p``, the one-sided t-test's of a mean accuracy that is
+        not above the target; ``seconds`` of wall time and ``std of seconds``; ``hardware``, ``threads``.
+    """
+    rows = []
+    for (target, name), part in runs.groupby(["target", "record"], sort=False):
+        accuracy, seconds = part["test_accuracy"], part["seconds"]
+        rows.append(
+            {"target": f"{100 * target:g} %", "record": name, "n": len(part), "accuracy": 100 * accuracy.mean()}
+            | {"std": 100 * accuracy.std(), "p": stats.ttest_1samp(accuracy, target, alternative="greater").pvalue}
+            | {"seconds": seconds.mean(), "std of seconds": seconds.std()}
+            | {name: part[name].iloc[0] for name in ("hardware", "threads")}
+        )
+    return pd.DataFrame(rows).round({"accuracy": 2, "std": 2, "p": 4, "seconds": 1, "std of seconds": 1})
