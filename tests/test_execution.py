@@ -16,7 +16,7 @@ from emlc_lib.core.meta_gradient import (
 from emlc_lib.methods.baselines import CrossEntropy
 from emlc_lib.methods.mwnet import MWNet
 from emlc_lib.networks.pretrain_config import make_pretrain_config
-from emlc_lib.runtime.execution import at_own_precision, autocast, compiled, matmul_precision
+from emlc_lib.runtime.execution import at_own_precision, autocast, bfloat16_is_fast, compiled, matmul_precision
 
 
 def after(steps, **changes):
@@ -79,15 +79,15 @@ def meta_gradient(precision, *, model, side, k=1, compile=False):
 
 
 def test_bfloat16_keeps_the_direction_of_the_meta_gradient_of_the_narrow_resnet():
-    """The project's condition for a faster number format: cosine to float32 at least 0.998.
+    """The project's condition for a faster number format: cosine to float32 at least 0.999.
 
-    Kernels for AVX2, which round more often than those for AVX-512, have 0.9989.
+    Without instructions for bfloat16, where nothing here chooses it, kernels round more often: 0.9989 with AVX2.
 
     It does not hold for a ResNet-34 with random weights (about 0.83), which is why bfloat16 is no default.
     """
     reference = meta_gradient("float32", model="resnet_narrow", side=32)
     value = cosine(meta_gradient("bfloat16", model="resnet_narrow", side=32), reference)
-    assert 0.998 <= value < 1
+    assert (0.999 if bfloat16_is_fast("cpu") else 0.998) <= value < 1
 
 
 @pytest.mark.parametrize("k", [1, 2])
