@@ -11,6 +11,8 @@ COST_COLUMNS = (
     "threads", "torch",
 )  # fmt: skip
 RATE_COLUMNS = ("pipeline", "how", "batch", "images_per_second", "repeats", "hardware", "threads", "torch")
+# What a table of :func:`records` must have.
+RECORD_COLUMNS = ("target", "record", "test_accuracy", "seconds", "hardware", "threads", "command")
 
 # What is looked at in those of step_cost, by the parameter of 12_cost that names the table.
 _BFLOAT16 = ("plain SGD, bfloat16", "EMLC k=1, bfloat16")
