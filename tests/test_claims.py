@@ -11,6 +11,7 @@ from emlc_lib.experiments.statistics import (
     Difference,
     above_chance,
     by_seed,
+    decided,
     differences,
     judged,
     paired,
@@ -32,6 +33,7 @@ def test_the_interval_is_that_of_the_paired_t_test(n):
     # Both are the same formula in float64.
     assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high), rel=1e-9)
     assert found.clear == (reference.pvalue < 0.05)
+    assert found.p == pytest.approx(reference.pvalue, rel=1e-9)
 
 
 def test_seeds_are_paired_by_name_and_not_by_place():
@@ -89,6 +91,22 @@ def test_one_seed_decides_nothing():
     found = paired(pd.Series({0: 50.0}), pd.Series({0: 1.0}))
     assert found.verdict == "undecided"
     assert found.seeds_to_decide is None
+    assert np.isnan(found.p)
+
+
+def test_corrections_for_many_tests():
+    """By hand, sorted: Holm asks for .05 / 4, .05 / 3, .05 / 2 and stops at .03 > .025; Benjamini and Hochberg
+    go by the last one that is at most .05 i / 4, which is the third (.03 < .0375)."""
+    assert decided([0.03, 0.001, 0.2, 0.014]) == {"tests": 4, "clear": 3, "Benjamini-Hochberg": 3, "Holm": 2}
+    assert decided([0.01, 0.02]) == {"tests": 2, "clear": 2, "Benjamini-Hochberg": 2, "Holm": 2}
+    assert decided([0.5])["Holm"] == 0
+
+
+def test_verdicts_go_by_the_column_p():
+    table = pd.read_csv(FIGURES / "claims.csv")
+    tested = table[table["p"].notna()]
+    assert (tested["verdict"].isin(["holds", "fails"]) == (tested["p"] < 0.05)).all()
+    assert len(tested) > 150
 
 
 def test_the_number_of_seeds_that_would_decide():

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from emlc_lib.experiments.statistics import decided
 from emlc_lib.methods import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +77,25 @@ def test_every_difference_it_quotes_is_in_the_table_of_claims():
     quoted = re.findall(r"[+-]\d+\.\d\d ± \d+\.\d\d", README)
     assert len(quoted) >= 5
     assert not [difference for difference in quoted if difference not in known]
+
+
+def test_what_it_says_of_many_comparisons():
+    claims = pd.read_csv(ROOT / "figures" / "claims.csv").dropna(subset="p")
+    small = claims[claims["scale"].str.contains(", small")]
+    of, clear, by_rate, by_holm = decided(small["p"]).values()
+    assert f"of {of} verdicts at `small` {clear} are clear, {by_rate} by Benjamini and Hochberg" in " ".join(
+        README.split()
+    )
+    assert f"{by_holm} by Holm" in README
+    # The advice is about these three rivals; what it goes by is ranked here by how close it is.
+    rivals = r"EMLC \(k = 1\) is above (?:cross-entropy|FixMatch)"
+    advice = small[small["claim"].str.match(rivals) & small["scale"].str.contains("80 %|90 %")]
+    advice = advice.assign(p=advice["p"].round(2))
+    at = {"FixMatch": "CIFAR-10, small, 90 % symmetric", "cross-entropy": "CIFAR-100, small, 80 % symmetric"}
+    found = {name: advice[advice["claim"].str.contains(name) & (advice["scale"] == at[name])] for name in at}
+    assert f"EMLC against FixMatch at 90 % (p = {found['FixMatch']['p'].item()})" in README
+    assert f"cross-entropy at 80 % of CIFAR-100 (p = {found['cross-entropy']['p'].item()})" in README
+    assert set(advice.nlargest(2, "p").index) == {int(rows.index[0]) for rows in found.values()}
 
 
 def test_every_notebook_is_on_the_map():

@@ -231,6 +231,14 @@ class TestFiles:
         assert not (tmp_path / "runs").exists()
         assert make_config(dataset="digits", start="simclr").start_weights is None  # and a run finds them
 
+    def test_a_card_of_weights_that_were_read_tells_where_they_were_trained(self, package, digits, monkeypatch):
+        config, _, path = package
+        elsewhere = "emlc_lib.experiments.pretraining.provenance"
+        monkeypatch.setattr(elsewhere, lambda _: {"hardware": "that of a reader"})
+        probes = {"linear": 0.9, "knn": 0.8}
+        described = card(obtain(config, digits, show=False), config, digits, probes, probes)
+        assert described["provenance"] == json.loads(path.with_suffix(".json").read_text())["provenance"]
+
     @pytest.mark.parametrize(("changes", "retrain"), [({"seed": 1}, False), ({}, True)])
     def test_another_configuration_or_retrain_trains(self, package, digits, tmp_path, changes, retrain):
         config = make_pretrain_config(**TINY, **changes)

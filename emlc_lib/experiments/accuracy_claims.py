@@ -43,7 +43,7 @@ def table_1(t: Tables) -> Iterator[Claim]:
             t.accuracy(name, "emlc", kind, noise),
             t.of(blind, "test_accuracy", method="fixmatch", steps=468),
         )
-        claim = "EMLC (k = 1) is above FixMatch, which ignores all noisy labels, in the same time"
+        claim = "EMLC (k = 1) is above FixMatch, which ignores all noisy labels, with 2 epochs against 3"
         yield judged(claim, "here", paired(ours, other), at(noise, kind), blind)
     for table, plain, preset, steps in (
         ("small_cifar10", "small_cifar10_further", "small", 1528),
@@ -62,7 +62,8 @@ def table_1(t: Tables) -> Iterator[Claim]:
         ours = t.accuracy(name, "emlc", "symmetric", noise)
         for other in others:
             difference = paired(ours, t.accuracy(table, other, "symmetric", noise))
-            yield judged(f"EMLC (k = 1) is above {other}", "Table 1", difference, at(noise), table)
+            where = "here" if (other, noise) == ("mwnet", 0.9) else "Table 1"  # which has no number there
+            yield judged(f"EMLC (k = 1) is above {other}", where, difference, at(noise), table)
 
 
 # Whose labels EMLC's are compared with.
@@ -99,4 +100,6 @@ def look_ahead(t: Tables) -> Iterator[Claim]:
         for kind, noise in SETTINGS:
             five, one = (t.accuracy(name, "emlc", kind, noise, k) for k in (5, 1))
             if len(five):
-                yield judged(what, "Figure 6, Table 1", paired(five, one), at(noise, kind, preset), name)
+                # The text says that k = 5 is better; Table 1 has it behind at the two high rates of CIFAR-10.
+                where = "section 4.1" + (", not Table 1" if noise in (0.8, 0.9) else ", Table 1")
+                yield judged(what, where, paired(five, one), at(noise, kind, preset), name)

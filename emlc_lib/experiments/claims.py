@@ -193,7 +193,8 @@ def _half_of_mlc(rows: pd.DataFrame, scale: str, name: str) -> Iterator[Claim]:
         if ours["high"] < 0.6 * other["low"] or ours["low"] > 0.6 * other["high"]:
             verdict = "holds" if ours["high"] < 0.6 * other["low"] else "fails"
         claim = f"a step of EMLC (k = 1) takes about half the time of MLC's {words}"
-        yield Claim(claim, "abstract, section 4.3", words_of, scale, name, verdict)
+        where = "here" if how == "forward mode" else "abstract, section 4.3"
+        yield Claim(claim, where, words_of, scale, name, verdict)
 
 
 # What no committed table can judge.

@@ -137,7 +137,8 @@ def obtain(
     if not retrain and same(described.get("config", {})) == same(comparable(config)):
         features, _ = untrained(config, images.train_images.shape[1])
         load_weights(features, file)
-        return Pretrained(features.to(config.device).eval(), pd.DataFrame(described["log"]), source=file.name)
+        log, source = pd.DataFrame(described["log"]), described["provenance"]
+        return Pretrained(features.to(config.device).eval(), log, source=file.name, provenance=source)
     folder = weights_root(root) / config.name
     return pretrain(config, images.train_images, folder=folder, show=show)
 
@@ -165,12 +166,13 @@ def card(
     probes: dict[str, float],
     before: dict[str, float],
 ) -> dict[str, Any]:
-    """What a reader must know of the weights; accuracies in [0, 1].
+    """What a reader must know of the weights; accuracies in [0, 1], hardware and versions those of the training.
 
     Args:
         probes, before: :func:`emlc_lib.networks.probes.probe` of the pretrained and of the untrained features.
     """
     train, test = len(images.train_labels), len(images.test_labels)
+    here = provenance(config.device) | {"processes": 1}  # whichever number waits for it
     return {
         "what": "feature extractor of emlc_lib's model of that name, pretrained by SimCLR; no classifier",
         "data": f"{images.name}: all {train:,} training images, without labels. The probes are fitted on them "
@@ -185,7 +187,7 @@ def card(
         "command": command(config),
         "config": comparable(config),
         "log": pretrained.epochs.to_dict("list"),
-        "provenance": provenance(config.device) | {"processes": 1},  # whichever number waits for it
+        "provenance": pretrained.provenance or here,
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -36,6 +37,13 @@ class Difference(NamedTuple):
     def verdict(self) -> str:
         """``clear`` or ``undecided``."""
         return "clear" if self.clear else "undecided"
+
+    @property
+    def p(self) -> float:
+        """The two-sided t-test's, below 0.05 where the interval leaves out 0; NaN where there is no spread."""
+        if self.n < 2 or not self.std:
+            return float("nan")
+        return float(2 * stats.t.sf(abs(self.mean) / (self.std / self.n**0.5), self.n - 1))
 
     @property
     def seeds_to_decide(self) -> int | None:
@@ -125,6 +133,7 @@ class Claim(NamedTuple):
         scale: data, preset and noise. source: the table in ``figures/``.
         verdict: holds, fails, undecided, or not run.
         seeds: with how many an undecided one would be decided, going by its mean and spread.
+        p: of its difference, :attr:`Difference.p`; NaN where a bound decides.
     """
 
     claim: str
@@ -134,6 +143,7 @@ class Claim(NamedTuple):
     source: str
     verdict: str
     seeds: int | None = None
+    p: float = float("nan")
 
 
 def judged(
@@ -155,7 +165,23 @@ def judged(
     seeds = difference.seeds_to_decide if verdict == "undecided" else None
     half = f" ± {difference.half:.2f}" if difference.n > 1 else ""
     words = f"{difference.mean:+.2f}{half} {unit}, n = {difference.n}"
-    return Claim(claim, where, words, scale, source, verdict, seeds)
+    return Claim(claim, where, words, scale, source, verdict, seeds, float(f"{difference.p:.3g}"))
+
+
+def decided(p: Sequence[float]) -> dict[str, int]:
+    """How many of several tests reject: as they are, and corrected for their number, at :data:`CONFIDENCE`.
+
+    By Benjamini and Hochberg's procedure 5 % of what it rejects is false, on average, if the tests depend on each
+    other positively or not at all; by Holm's something of it is in 5 % of cases, however they depend.
+    """
+    p, level = np.sort(p), 1 - CONFIDENCE
+    passed = p <= level / np.arange(len(p), 0, -1)
+    return {
+        "tests": len(p),
+        "clear": int((p < level).sum()),
+        "Benjamini-Hochberg": int((stats.false_discovery_control(p) <= level).sum()),
+        "Holm": len(p) if passed.all() else int(passed.argmin()),
+    }
 
 
 def told(table: pd.DataFrame, *words: str, scale: str = "") -> str:

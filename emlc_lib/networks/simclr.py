@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -73,12 +73,14 @@ class Pretrained:
     Attributes:
         features: the feature extractor, in evaluation mode; the projection head is thrown away, as usual.
         epochs: one row per epoch: ``epoch``, ``loss`` (mean NT-Xent), ``seconds`` (wall time, all sessions).
-        source: ``trained`` here, or the name of the file that came with the package.
+        source: ``trained`` here, or the name of the file that they were read from.
+        provenance: of what was read, from its card.
     """
 
     features: nn.Module
     epochs: pd.DataFrame
     source: str = "trained"
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 # On a CPU a whole batch may take minutes and more memory than there is, and time goes with the number of images.

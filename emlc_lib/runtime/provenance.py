@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .execution import bfloat16_is_fast
 from .parallel import own_share
 from .places import REPOSITORY
 
@@ -35,10 +36,12 @@ def _own_version() -> str:
 
 
 def _processor() -> str:
+    """Name, instructions and cores: a name such as "AMD EPYC" alone is that of processors of many speeds."""
+    name = platform.processor() or "unknown"
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
-    except OSError:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
         pass
-    return f"{platform.processor() or 'unknown'}, {os.cpu_count()} cores"
+    kind = torch.backends.cpu.get_cpu_capability() + (" with bfloat16" if bfloat16_is_fast("cpu") else "")
+    return f"{name} ({kind}), {os.cpu_count()} cores"
