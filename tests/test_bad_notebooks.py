@@ -86,7 +86,7 @@ OUTSIDE = {
 PLACES = ["v.csv/x", "~nobody-here/x", "x" * 300, "\0"]
 OUTSIDE |= dict.fromkeys(("out", "sheet", "images", "clean", "labels"), PLACES)
 OUTSIDE |= {name: ["v.csv", 5, *PLACES] for name in ("figures", "runs", "save")}
-TABLES = ["csv", "ablation", "human_csv", "steps", "methods", "narrow", "growth", "data", "gpu", "record"]
+TABLES = ["csv", "ablation", "human_csv", "steps", "methods", "narrow", "growth", "data", "gpu", "small", "record"]
 NO_TABLES = ["nowhere.csv", "v.csv", "other.csv", "empty.csv", ".", "x" * 300, "\0"]
 
 # What else is needed for such a value to be looked at.

@@ -98,6 +98,15 @@ def test_what_it_says_of_many_comparisons():
     assert set(advice.nlargest(2, "p").index) == {int(rows.index[0]) for rows in found.values()}
 
 
+def test_the_times_of_a_step_are_those_that_were_measured():
+    costs = (
+        pd.read_csv(ROOT / "figures" / "step_cost_small_cpu.csv").query("k == 1").set_index("method")["of EMLC's"]
+    )
+    times = {name: f"{1 / costs[name]:.1f} times" for name in ("cross_entropy", "fixmatch")}
+    words = f"takes {times['cross_entropy']} cross-entropy's time and {times['fixmatch']} FixMatch's"
+    assert words in " ".join(README.split())
+
+
 def test_every_notebook_is_on_the_map():
     assert len(NOTEBOOKS) >= 13
     assert {path.stem for path in NOTEBOOKS} == set(re.findall(r"\]\(notebooks/(\w+)\.ipynb\)", README))

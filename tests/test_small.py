@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import small
 from emlc_lib.experiments.carry import read
 from emlc_lib.experiments.sweep import grid
+from emlc_lib.training.presets import make_config
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
 # What its rows were computed in; a machine without instructions for it would take another for the preset.
@@ -70,6 +72,12 @@ def test_a_run_that_has_a_row_is_not_run_again(short, tmp_path, capfd):
     assert list(read(tmp_path / "second.csv")["method"]) == ["emlc"]
     assert (next((tmp_path / "runs").glob("*-emlc-*")) / "result.json").stat().st_mtime_ns == before
     assert "second: papermill notebooks/03_cifar.ipynb" in capfd.readouterr().err
+
+
+def test_epochs_of_equal_time_are_those_of_the_committed_costs():
+    of_emlc = pd.read_csv(FIGURES / "step_cost_small_cpu.csv").query("k == 1").set_index("method")["of EMLC's"]
+    epochs = make_config(preset="small", device="cpu").epochs
+    assert {method: round(epochs / of_emlc[method]) for method in small.EQUAL_TIME} == small.EQUAL_TIME
 
 
 def test_costs_are_of_every_method_that_is_compared_at_equal_time():
