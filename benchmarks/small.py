@@ -13,6 +13,8 @@ time allows, and the next one goes on. So many runs share a GPU well where NVIDI
 from __future__ import annotations
 
 import argparse
+import gc
+import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -105,14 +107,22 @@ def missing(configs: list[Config], folders: list[Path]) -> list[Config]:
     return [config for config in configs if not digests(config) & there]
 
 
-def one(config: Config, name: str, threads: int) -> tuple[str, pd.DataFrame]:
-    """A run's row, for the table of that name."""
-    torch.set_num_threads(threads)
-    return name, run_table([run(config, show=False)])
+def one(config: Config, name: str, jobs: int) -> tuple[str, pd.DataFrame | str]:
+    """A run's row for the table of that name, or what went wrong, which must not stop the others."""
+    torch.set_num_threads(max(1, cores() // jobs))
+    try:
+        row = run_table([run(config, show=False)])
+        if jobs > 1 and config.device.startswith("cuda"):
+            row["hardware"] += f", {jobs} runs at once"  # its seconds are not those of a card of its own
+        return name, row
+    except Exception as error:
+        return name, f"{config.name}: {type(error).__name__}: {' '.join(str(error).split())}"
+    finally:
+        gc.collect()  # a method and its batches know each other, and would stay on the device beside the next
 
 
-def work(names: list[str], out: Path, jobs: int, human: Path | None, **common: Any) -> None:
-    """Does the runs that are missing; rows are added as they come."""
+def work(names: list[str], out: Path, jobs: int, human: Path | None, **common: Any) -> list[str]:
+    """Does the runs that are missing; rows are added as they come. What went wrong, a line per run."""
     todo: dict[str, tuple[Config, str]] = {}
     for name in names:
         for config in missing(list(table(name, human, **common)), [out, REPOSITORY / "figures"]):
@@ -124,13 +134,18 @@ def work(names: list[str], out: Path, jobs: int, human: Path | None, **common: A
     for config in configs:
         if config.awaits_weights:
             provide(config.dataset, config.model, config.device)
-    threads = max(1, cores() // jobs)
-    finished = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs)(
-        delayed(one)(config, name, threads) for config, name in todo.values()
+    finished = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)(
+        delayed(one)(config, name, jobs) for config, name in todo.values()
     )
+    errors = []
     for name, row in progress(finished, total=len(todo), desc="runs"):
+        if isinstance(row, str):
+            errors.append(row)
+            say(f"{name}: {row}")
+            continue
         merge(out / f"{name}.csv", row, ["digest"])
         say(f"{name}: {row['command'][0]}: {row['test_accuracy'][0]:.2%}")
+    return errors
 
 
 def costs(**common: Any) -> pd.DataFrame:
@@ -182,7 +197,8 @@ def main() -> None:
         write_atomically(args.costs, lambda path: result.to_csv(path, index=False))
     else:
         args.out.mkdir(parents=True, exist_ok=True)
-        work(args.tables or list(TABLES), args.out, args.jobs, args.human, device=args.device, preset="small")
+        tables = args.tables or list(TABLES)
+        sys.exit("\n".join(work(tables, args.out, args.jobs, args.human, device=args.device, preset="small")) or 0)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """``benchmarks.small``: the tables of preset ``small`` are what it says, and rows are added once."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from benchmarks import small
 from emlc_lib.experiments.carry import read
+from emlc_lib.experiments.runs import run
 from emlc_lib.experiments.sweep import grid
 from emlc_lib.training.presets import make_config
 
@@ -72,6 +74,19 @@ def test_a_run_that_has_a_row_is_not_run_again(short, tmp_path, capfd):
     assert list(read(tmp_path / "second.csv")["method"]) == ["emlc"]
     assert (next((tmp_path / "runs").glob("*-emlc-*")) / "result.json").stat().st_mtime_ns == before
     assert "second: papermill notebooks/03_cifar.ipynb" in capfd.readouterr().err
+
+
+def test_a_run_that_fails_stops_no_other(short, tmp_path, monkeypatch):
+    def broken(config, **_):
+        if config.method == "cross_entropy":
+            raise FloatingPointError("the loss\nis not finite")
+        return run(config, show=False)
+
+    monkeypatch.setattr(small, "run", broken)
+    (line,) = small.work(short, tmp_path, 1, None, device="cpu")
+    assert re.fullmatch(r"digits-\S+-cross_entropy-\S+: FloatingPointError: the loss is not finite", line)
+    assert list(read(tmp_path / "first.csv")["method"]) == ["clean_only"]
+    assert list(read(tmp_path / "second.csv")["method"]) == ["emlc"]
 
 
 def test_epochs_of_equal_time_are_those_of_the_committed_costs():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -134,4 +135,6 @@ def sweep(
 
 def _one(config: Config, root: str | Path | None, threads: int) -> str:
     torch.set_num_threads(threads)
-    return run(config, root=root, show=False).config.name
+    name = run(config, root=root, show=False).config.name
+    gc.collect()  # a method and its batches know each other, and would stay on the device beside the next one's
+    return name

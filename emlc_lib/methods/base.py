@@ -17,7 +17,7 @@ from ..data.augment import normalise
 from ..data.batches import Batches
 from ..data.parameters import DataParameters
 from ..runtime.cuda_graph import state_of
-from ..runtime.execution import Precision, autocast, compiled
+from ..runtime.execution import Precision, autocast, compiled, matmul_precision
 from ..runtime.parallel import average_gradients
 from ..runtime.randomness import torch_generator
 from ..runtime.schedules import lr_factor
@@ -201,6 +201,7 @@ class Method(ABC):
             return features.to(x.dtype), self.student.head(features).to(x.dtype)
 
     @torch.no_grad()
+    @matmul_precision("float32")
     def noisy_logits(self, network: nn.Module) -> Tensor:
         """A network's logits (N, C) of all noisy images, in evaluation mode, without augmentation, in float32."""
         data, network = self.batches.data, network.eval()

@@ -18,6 +18,7 @@ from ..data.experiment_data import ExperimentData
 from ..methods import METHODS
 from ..methods.base import LOSSES, Method
 from ..runtime.checkpoint import CheckpointWriter, read_own_checkpoint, restore
+from ..runtime.cuda_graph import CHECKS, WARM_UP
 from ..runtime.divergence import check_finite, smaller_rates, what_is_kept
 from ..runtime.execution import announce_compilation, at_own_precision, synchronise
 from ..runtime.files import clear_temporaries
@@ -166,8 +167,9 @@ def estimate_seconds(config: Config, data: ExperimentData) -> float:
     batches = Batches(config, data)
     method = _build(config, batches, warm=False, show=False)
     method.train(True)
-    for t in range(method.period):
-        method.step(t)  # the first steps pay for allocation and kernel selection
+    first = WARM_UP + CHECKS if getattr(config, "cuda_graph", False) else method.period
+    for t in range(first):
+        method.step(t)  # the first steps pay for allocation and kernel selection, and to capture and check a graph
     # Some methods change what they do in the course of training: look at several points of it, each a step after
     # what may be the beginning of an epoch, where some do more.
     total, pieces = method.last_step(config.epochs), -(-3 // method.period)
