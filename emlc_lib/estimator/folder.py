@@ -227,7 +227,7 @@ def sheet_of(table: pd.DataFrame, folder: str | Path, parameter: str = "images",
     Args:
         table: the rows, whose paths are relative to ``folder``.
         parameter: the folder's name, for messages.
-        options: of :func:`emlc_lib.experiments.figures.contact_sheet`.
+        options: of :func:`emlc_lib.estimator.contact_sheet.contact_sheet`.
 
     Raises:
         InputError: an image cannot be read.
