@@ -9,13 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..data.noise_file import as_noise_file
 from ..data.parameters import RATED
-from ..data.prepare import prepare
 from ..methods import METHODS
 from ..runtime.parameters import ConfigError
 from ..training.config import Config
-from ..training.presets import make_config
 from .published import in_paper
 from .runs import Run
 from .statistics import paired
@@ -172,42 +169,6 @@ def is_blind(table: pd.DataFrame) -> pd.Series:
     """Which runs of a :func:`run_table` serve every noise: their method does not see it, nor have they a file."""
     sees = table["method"].map(lambda name: METHODS[name].sees_noise).astype(bool)
     return ~sees & ~table["noise_type"].str.startswith(_FILE)
-
-
-def label_hashes(table: pd.DataFrame) -> pd.DataFrame:
-    """The noise that the runs of a :func:`run_table` saw, loaded again: each once, with the command for its file.
-
-    Args:
-        table: of runs with the sizes of their presets.
-
-    Returns:
-        ``dataset, noise_type, noise, seed, n_clean, n_noisy, wrong_share, sha256, command``, sorted.
-
-    Raises:
-        ConfigError: a run has other sizes or splits, or its labels are from a file.
-    """
-    rows = []
-    other = table["noise_type"].str.startswith(_FILE) | table["command"].str.contains(
-        "n_clean|n_noisy|splits|human_"
-    )
-    if other.any():
-        raise ConfigError(
-            f"table: {table['command'][other].iloc[0]} has labels of its own; its result has their hash"
-        )
-    seen = table[~is_blind(table)]
-    names = ["dataset", "preset", "noise_type", "noise", "seed"]
-    for dataset, preset, kind, rate, seed in (
-        seen[names].drop_duplicates().sort_values(names).itertuples(index=False)
-    ):
-        values = dict(dataset=dataset, preset=preset, noise_type=kind, noise=rate, seed=seed)
-        file = as_noise_file(prepare(make_config(**values, device="cpu", start="random")), dataset)
-        rows.append(
-            {name: value for name, value in values.items() if name != "preset"}
-            | {"n_clean": len(file.clean), "n_noisy": len(file.noisy)}
-            | {"wrong_share": (file.labels != file.true_labels).mean(), "sha256": file.sha256}
-            | {"command": " ".join(["emlc noise", *(f"--{n.replace('_', '-')} {v}" for n, v in values.items())])}
-        )
-    return pd.DataFrame(rows)
 
 
 def gap_to_best(
