@@ -27,7 +27,7 @@ from emlc_lib.core.teacher import Classifier, Teacher
 from emlc_lib.data.experiment_data import ExperimentData
 from emlc_lib.experiments.label_errors import ranking_quality
 from emlc_lib.experiments.runs import run
-from emlc_lib.runtime.checkpoint import read_npz
+from emlc_lib.runtime.checkpoint import read_npz, write_npz
 from emlc_lib.runtime.files import write_atomically
 from emlc_lib.runtime.parameters import ConfigError
 from emlc_lib.runtime.places import runs_root
@@ -107,16 +107,11 @@ def out_of_fold(config: Config, data: ExperimentData, *, folds: int, file: Path 
         unseen = dataclasses.replace(data, noisy_images=data.noisy_images[torch.from_numpy(held_out)])
         done[f"fold{i}"] = class_probabilities(trained.method.reported, unseen)
         if file:
-            write_atomically(file, lambda path: _save(path, done, config.digest))
+            write_npz(file, done | {"config": config.digest})
     probabilities = np.empty((len(data.noisy_labels), data.n_classes))
     for i, held_out in enumerate(parts):
         probabilities[held_out] = done[f"fold{i}"]
     return probabilities
-
-
-def _save(path: Path, folds: dict[str, np.ndarray], digest: str) -> None:
-    with open(path, "wb") as out:
-        np.savez_compressed(out, config=digest, **folds)
 
 
 def _folds(seed: int, labels: Tensor, folds: int) -> list[np.ndarray]:
