@@ -8,7 +8,7 @@ import pytest
 
 from emlc_lib import ConfigError, find_runs, make_config, run
 from emlc_lib.commands import main
-from emlc_lib.experiments.notebook import committed_table, describe
+from emlc_lib.experiments.notebook import announce, committed_table
 from emlc_lib.experiments.sweep import grid, product, sweep
 from emlc_lib.experiments.tables import accuracy_table, caption, compare, gap_to_best, run_table
 
@@ -131,10 +131,11 @@ def test_tables_are_found_wherever_a_notebook_runs(tmp_path, monkeypatch):
         committed_table("nowhere.csv")
 
 
-def test_the_description_names_the_start():
-    assert "start: random weights; device: CPU" in describe(make_config(dataset="digits", device="cpu"))
-    quick = describe(make_config(dataset="cifar10", preset="quick", device="cpu"))
-    assert "start: SimCLR weights, 200 supervised steps" in quick
+def test_the_announcement_names_the_start(tmp_path, capsys):
+    announce(make_config(dataset="digits", device="cpu"), tmp_path)
+    assert "start: random weights; device: CPU" in capsys.readouterr().out
+    announce(make_config(dataset="cifar10", preset="quick", device="cpu"), tmp_path)
+    assert "start: SimCLR weights, 200 supervised steps" in capsys.readouterr().out
 
 
 SCRIPT = """

@@ -60,21 +60,6 @@ def milestone_rates(
     return np.array(rates)
 
 
-def told_rates(rates: np.ndarray, epochs: int) -> str:
-    """A line for each stretch of epochs with the same lowest and highest learning rate.
-
-    Args:
-        rates: at each step (T,) of a training of so many epochs.
-    """
-    epoch = np.arange(len(rates)) * epochs // len(rates) + 1
-    lines = []
-    spans = pd.Series(rates).groupby(epoch).agg(["min", "max"])
-    for (low, high), part in spans.groupby(["min", "max"], sort=False):
-        upto = f" to {high:g}" if low < high else ""
-        lines.append(f"epochs {part.index[0]} to {part.index[-1]}: learning rate {low:g}{upto}")
-    return "\n".join(lines)
-
-
 def correct_some(run: Run, data: ExperimentData, most: int = 500) -> tuple[pd.DataFrame, Tensor]:
     """The teacher's verdict on up to ``most`` noisy images, spread evenly over the list.
 

@@ -146,19 +146,14 @@ class OwnConfig(Config):
         return OWN
 
 
-def config_class(method: str, own: bool = False) -> type[Config]:
-    """The configuration of a method, which has its parameters and no other's; ``own`` for a user's images."""
-    return _config_class(method, own)
-
-
 @functools.cache
-def _config_class(method: str, own: bool) -> type[Config]:
-    base = OwnConfig if own else Config
+def config_class(base: type[Config], method: str) -> type[Config]:
+    """The configuration of a method, which has its parameters and no other's."""
     bases = (base, METHODS[method].Parameters)
     return create_model(f"{base.__name__}_{method}", __base__=bases, method=(Literal[method], method))
 
 
 def from_values(values: Mapping[str, Any]) -> Config:
     """The configuration that a finished run has stored; the files that it began with may be gone."""
-    cls = config_class(values.get("method", "emlc"), values.get("dataset") == "own")
+    cls = config_class(OwnConfig if values.get("dataset") == "own" else Config, values.get("method", "emlc"))
     return cls.model_validate(without_gone(values), context=STORED)
