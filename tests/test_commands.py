@@ -155,7 +155,7 @@ MISTAKES = [
     ("correct nowhere --verified v.csv", "emlc correct: error: FOLDER: nowhere is not a folder"),
     ("clothing1m copy nowhere", "emlc clothing1m: error: "),
     ("gpu", "emlc gpu: error: "),
-    ("gpu join nowhere", "emlc gpu: error: DIR: nowhere has no readable report.json"),
+    ("gpu collect nowhere", "emlc gpu: error: DIR: nowhere has no readable report.json"),
     ("reproduce", "emlc reproduce: error: there is no "),
 ]
 
