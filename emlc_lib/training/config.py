@@ -68,24 +68,24 @@ class Config(MethodParameters):
     def awaits_weights(self) -> bool:
         """Whether the SimCLR weights that it starts from are yet to be pretrained.
 
-        :func:`emlc_lib.run` and :func:`emlc_lib.experiments.sweep.sweep` do so first. Digest and name of the run
-        are made of their content, too; until then both are provisional, and the name has ``unpretrained`` in it.
+        :func:`emlc_lib.run` and :func:`emlc_lib.experiments.sweep.sweep` do so first; until then digest and name
+        are provisional, and the name has ``unpretrained`` in it.
         """
         return self.start == "simclr" and are_awaited(self.dataset, self.model, self.start_weights)
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that differ whenever :attr:`identity` does."""
+        """:func:`~emlc_lib.training.run_digest.digest_of` the :attr:`identity`."""
         return digest_of(self.identity)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the result depends on: the values that differ from their defaults, with the content of files."""
+        """The first of :attr:`identities`, today's."""
         return self.identities[0]
 
     @property
     def identities(self) -> list[dict[str, Any]]:
-        """:attr:`identity`, and what it was in older versions, for runs that were begun in them."""
+        """See :func:`emlc_lib.training.run_digest.identities`."""
         return identities(self)
 
     @property
