@@ -116,7 +116,7 @@ def test_two_standard_errors_of_three_seeds_are_not_clear():
     for seeds, verdict in ((1, "undecided"), (3, "clear")):
         ours, other = [0.5 + d for d in differences] * seeds, [0.5] * 3 * seeds
         table = pd.DataFrame(rows("emlc", ours) + rows("cross_entropy", other))
-        (row,) = compare(table, baselines=("cross_entropy",)).to_dict("records")
+        (row,) = compare(table).to_dict("records")
         assert row["verdict cross_entropy"] == verdict
     (row,) = compare(pd.DataFrame(rows("emlc", [0.5]))).to_dict("records")  # no baseline: nothing is claimed
     assert row["verdict cross_entropy"] == "undecided"

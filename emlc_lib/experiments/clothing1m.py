@@ -42,15 +42,13 @@ def compare_plans(plans: Mapping[int, np.ndarray], steps_per_epoch: int) -> pd.D
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def milestone_rates(
-    milestones: Sequence[int] | str, epochs: int, steps_per_epoch: int, *, lr: float = 0.1
-) -> np.ndarray:
-    """The rate at each step (T,) that torch's MultiStepLR makes of milestones, to a tenth at each.
+def milestone_rates(milestones: Sequence[int] | str, epochs: int, steps_per_epoch: int) -> np.ndarray:
+    """The rate at each step (T,) that torch's MultiStepLR makes of 0.1 and milestones, to a tenth at each.
 
     Args:
         milestones: in epochs, or the text that the first released code passed, which no epoch ever equals.
     """
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones=milestones, gamma=0.1)
     rates = []
     for _ in range(epochs):

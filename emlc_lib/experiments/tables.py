@@ -28,6 +28,8 @@ RUN_COLUMNS = (
     *_SETTING, "digest", *_RESULTS, "steps", "seconds", "threads", "hardware", "torch", "python", "command",
 )  # fmt: skip
 
+BASELINES = ("cross_entropy", "clean_only")
+
 
 def paper_accuracy(config: Config) -> tuple[float, float | None] | None:
     """Table 1's or 2's (mean, standard deviation or None) in percent for this setting; None if not in them."""
@@ -132,8 +134,8 @@ def concatenated(tables: Mapping[object, pd.DataFrame], key: str) -> pd.DataFram
     return pd.concat(tables, names=[key]).reset_index(key).reset_index(drop=True)
 
 
-def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "clean_only")) -> pd.DataFrame:
-    """EMLC at the better of its k, as the paper reports it, against baselines, per noise setting.
+def compare(table: pd.DataFrame) -> pd.DataFrame:
+    """EMLC at the better of its k, as the paper reports it, against :data:`BASELINES`, per noise setting.
 
     Args:
         table: :func:`run_table` with EMLC, the baselines and the same seeds for all. Clean-only training does
@@ -154,14 +156,14 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
         k = part.groupby("k")["test_accuracy"].mean().idxmax()
         best = 100 * part[part["k"] == k].set_index("seed")["test_accuracy"]
         row = {"noise_type": kind, "noise": noise, "emlc": best.mean(), "k": k}
-        for name in baselines:
+        for name in BASELINES:
             other = table[table["method"] == name]
             own = (other["noise_type"] == kind) & (other["noise"] == noise)
             other = other[own | (is_blind(other) & (not kind.startswith(_FILE)))]
             found = paired(best, 100 * other.set_index("seed")["test_accuracy"])
             row |= {f"minus {name}": found.mean, f"± {name}": found.half, f"verdict {name}": found.verdict}
         rows.append(row)
-    columns = [f"{what}{name}" for name in baselines for what in ("minus ", "± ", "verdict ")]
+    columns = [f"{what}{name}" for name in BASELINES for what in ("minus ", "± ", "verdict ")]
     return pd.DataFrame(rows, columns=["noise_type", "noise", "emlc", "k", *columns]).round(2)
 
 
@@ -171,17 +173,15 @@ def is_blind(table: pd.DataFrame) -> pd.Series:
     return ~sees & ~table["noise_type"].str.startswith(_FILE)
 
 
-def gap_to_best(
-    table: pd.DataFrame, k: int, baselines: Sequence[str] = ("cross_entropy", "clean_only")
-) -> pd.Series:
+def gap_to_best(table: pd.DataFrame, k: int) -> pd.Series:
     """EMLC's mean test accuracy minus the best baseline's, in points, by noise setting; see :func:`compare`.
 
     Settings without any baseline are left out.
     """
     emlc = table[(table["method"] == "emlc") & (table["k"] == k)]
-    others = table[table["method"].isin(baselines)]
-    compared = compare(pd.concat([emlc, others]), baselines)
-    gaps = compared[[f"minus {name}" for name in baselines]].min(axis=1)
+    others = table[table["method"].isin(BASELINES)]
+    compared = compare(pd.concat([emlc, others]))
+    gaps = compared[[f"minus {name}" for name in BASELINES]].min(axis=1)
     return gaps.set_axis([noise_label(row.noise_type, row.noise) for row in compared.itertuples()]).dropna()
 
 
