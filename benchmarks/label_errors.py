@@ -8,8 +8,6 @@ ranks by the latter and by the clean-only network's, which has not seen the nois
 trainings are read back. In the committed table the three columns ``flagged`` are an earlier version's.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence

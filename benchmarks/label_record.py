@@ -6,8 +6,6 @@ on a GPU makes the like of ``figures/labels_small_cifar10.npz``, whose bits are 
 those of ``emlc run``. Nothing else is kept of the training.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import io

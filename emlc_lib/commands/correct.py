@@ -1,7 +1,5 @@
 """``emlc correct``: the estimator on a folder of images."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys

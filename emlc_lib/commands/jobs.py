@@ -1,7 +1,5 @@
 """What ``emlc sweep`` and ``emlc table1`` have in common: many runs as jobs of a cluster."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``emlc noise``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """Batched augmentation on the training device, with every random choice drawn per sample."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

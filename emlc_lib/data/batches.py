@@ -1,7 +1,5 @@
 """Augmented batches as a function of the step: no loader state, so nothing to save or to lose."""
 
-from __future__ import annotations
-
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Noise files: a split and its given labels, for others to use. ``data/README.md`` describes the format."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path

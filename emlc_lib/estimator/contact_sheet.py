@@ -1,7 +1,5 @@
 """The most suspicious images at a glance."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt

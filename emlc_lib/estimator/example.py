@@ -1,7 +1,5 @@
 """An example folder of images with partly wrong labels: scikit-learn's digits as files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

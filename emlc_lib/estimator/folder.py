@@ -1,7 +1,5 @@
 """From a folder of images to a corrected CSV file: what ``10_your_data`` and ``emlc correct`` have in common."""
 
-from __future__ import annotations
-
 import atexit
 import shutil
 import tempfile

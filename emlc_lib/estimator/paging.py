@@ -1,7 +1,5 @@
 """The suspicious images of a table, page by page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import ipywidgets

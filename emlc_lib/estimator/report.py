@@ -1,7 +1,5 @@
 """One self-contained page for the person who will check suspicious labels: no script, nothing from a network."""
 
-from __future__ import annotations
-
 import base64
 import io
 from html import escape

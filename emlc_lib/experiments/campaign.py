@@ -3,8 +3,6 @@
 :mod:`emlc_lib.experiments.gpu` is its command line, and says what it does.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import importlib.util

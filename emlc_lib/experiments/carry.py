@@ -1,7 +1,5 @@
 """What comes back from a machine that is only lent: rows for the tables in ``figures/``."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

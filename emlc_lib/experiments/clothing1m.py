@@ -1,7 +1,5 @@
 """What ``11_clothing1m`` shows beside a run: learning rates over the epochs, and corrected labels of some."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np

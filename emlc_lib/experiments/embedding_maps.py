@@ -1,7 +1,5 @@
 """Figure 4: maps of a student's embeddings by t-SNE, and numbers for how well its classes separate."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

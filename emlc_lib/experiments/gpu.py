@@ -19,8 +19,6 @@ checkpoints of what is begun stay below the data root; where only DIR comes back
     cat DIR/carried.* | tar x -C data                            # here
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

@@ -1,7 +1,5 @@
 """Wrong labels as something to be found: scores of suspicion, and how well they rank."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the notebooks share: checked parameters, an announcement of the run, saved figures, committed tables."""
 
-from __future__ import annotations
-
 import ast
 import io
 import math

@@ -1,7 +1,5 @@
 """Finished runs on disk: doing one, finding it again, and where its numbers come from."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The paper's numbers, and tables of runs beside them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

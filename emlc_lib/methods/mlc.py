@@ -33,8 +33,6 @@ What is followed, and where choices had to be made:
   too.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -3,8 +3,6 @@
 Models are built without touching the global random state: weights come from the generator that is passed.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Literal, get_args
 

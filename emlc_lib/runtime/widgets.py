@@ -1,7 +1,5 @@
 """A figure below its controls; needs the extra ``notebooks``."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping
 from typing import Any

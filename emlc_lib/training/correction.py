@@ -1,7 +1,5 @@
 """A trained teacher's verdict on given labels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

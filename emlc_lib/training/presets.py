@@ -1,7 +1,5 @@
 """The presets, and :func:`make_config`, which completes them to a checked configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
