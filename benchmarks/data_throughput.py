@@ -3,8 +3,6 @@
 python -m benchmarks.data_throughput --csv data_throughput.csv
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -1,7 +1,5 @@
 """MLC and MSLC with a second backward pass in place of forward mode, as published: for timings."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call

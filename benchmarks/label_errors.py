@@ -5,12 +5,11 @@
 For each set of labels and seed: EMLC, cross-entropy and training on the clean set alone as ordinary runs, and
 out-of-fold probabilities of the cross-entropy's network with the same start. cleanlab, which must be installed,
 ranks by the latter and by the clean-only network's, which has not seen the noisy images either. Finished
-trainings are read back.
+trainings are read back. In the committed table the three columns ``flagged`` are an earlier version's.
 """
 
-from __future__ import annotations
-
 import argparse
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,21 +17,25 @@ import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
 
 from emlc_lib import make_config, prepare
-from emlc_lib.experiments.label_errors import (
-    class_probabilities,
-    flagged_quality,
-    out_of_fold,
-    ranking_quality,
-    suspicions,
-)
+from emlc_lib.core.teacher import Classifier, Teacher
+from emlc_lib.data.experiment_data import ExperimentData
+from emlc_lib.experiments.label_errors import ranking_quality
 from emlc_lib.experiments.runs import run
+from emlc_lib.runtime.checkpoint import read_npz, write_npz
 from emlc_lib.runtime.files import write_atomically
+from emlc_lib.runtime.parameters import ConfigError
 from emlc_lib.runtime.places import runs_root
 from emlc_lib.runtime.progress import progress
 from emlc_lib.runtime.provenance import provenance
+from emlc_lib.runtime.randomness import Stream, numpy_generator
 from emlc_lib.training.config import Config
+from emlc_lib.training.correction import soft_labels
+from emlc_lib.training.evaluation import predict
+from emlc_lib.training.trainer import train
 
 KEYS = ("aggre_label", "random_label1", "random_label2", "random_label3", "worse_label")
 METHODS = ("emlc", "cross_entropy", "clean_only")
@@ -46,15 +49,98 @@ EMLC_SCORES = {
 }
 
 
-def rankings(config: Config, root: Path, folds: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Every ranking by name: suspicion (n,), and which labels it takes for wrong, (n,) bool."""
+def class_probabilities(model: Classifier, data: ExperimentData) -> np.ndarray:
+    """A classifier's probabilities (n, C) float64 for the noisy images, without augmentation."""
+    return predict(model.eval(), data.noisy_images, data).double().softmax(1).cpu().numpy()
+
+
+def suspicions(student: Classifier, teacher: Teacher, data: ExperimentData) -> dict[str, np.ndarray]:
+    """What trained networks say against the given labels of the noisy set; each (n,), larger for more suspicious.
+
+    Returns:
+        One minus the probability of the given label by ``student``; by ``teacher``, its own, without the gate;
+        by ``both``, the mean of the two, by which :class:`emlc_lib.EMLCClassifier` ranks; and after the correction
+        of eq. 6, ``corrected``. ``gate`` is one minus the gate.
+    """
+    soft, gate, own = soft_labels(teacher.eval(), data.noisy_images, data.noisy_labels, data)
+    given = data.noisy_labels.cpu()
+    by_student = class_probabilities(student, data)[np.arange(len(given)), given]
+    by_teacher, corrected = (p.gather(1, given[:, None])[:, 0].numpy() for p in (own, soft))
+    return {
+        "student": 1 - by_student,
+        "teacher": 1 - by_teacher,
+        "both": 1 - (by_student + by_teacher) / 2,
+        "corrected": 1 - corrected,
+        "gate": 1 - gate.numpy(),
+    }
+
+
+def out_of_fold(config: Config, data: ExperimentData, *, folds: int, file: Path | None = None) -> np.ndarray:
+    """Probabilities (n, C) float64 of each noisy image, from a training that did not see it.
+
+    The noisy set is cut into ``folds`` parts with the same shares of the given labels; the configured method is
+    trained on all but one of them, from the same start each time, and predicts that one.
+
+    Args:
+        config: of the trainings; their epochs are passes over all parts but one.
+        data: from :func:`emlc_lib.data.prepare.prepare` with the same configuration.
+        folds: 2 or more.
+        file: an ``.npz`` file to which finished folds are written, and from which a begun series goes on.
+
+    Raises:
+        ConfigError: a damaged file, or one of another configuration; fewer than two folds.
+    """
+    if folds < 2:
+        raise ConfigError(f"folds: must be at least 2 (got {folds})")
+    parts = _folds(config.seed, data.noisy_labels, folds)
+    done: dict[str, np.ndarray] = {}
+    if file and file.is_file():
+        done = read_npz(file, "file")
+        if str(done.pop("config", "")) != config.digest:
+            raise ConfigError(f"file: {file.name} is of another configuration; use another one")
+    for i, held_out in enumerate(parts):
+        if f"fold{i}" in done:
+            continue
+        trained = train(config, _without(data, held_out), show=False)
+        unseen = dataclasses.replace(data, noisy_images=data.noisy_images[torch.from_numpy(held_out)])
+        done[f"fold{i}"] = class_probabilities(trained.method.reported, unseen)
+        if file:
+            write_npz(file, done | {"config": config.digest})
+    probabilities = np.empty((len(data.noisy_labels), data.n_classes))
+    for i, held_out in enumerate(parts):
+        probabilities[held_out] = done[f"fold{i}"]
+    return probabilities
+
+
+def _folds(seed: int, labels: Tensor, folds: int) -> list[np.ndarray]:
+    state = int(numpy_generator(seed, Stream.FOLDS).integers(2**31))
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=state)
+    return [part for _, part in splitter.split(np.zeros(len(labels)), labels.cpu().numpy())]
+
+
+def _without(data: ExperimentData, held_out: np.ndarray) -> ExperimentData:
+    """The data without some of the noisy images, and without a test set, so that nothing is measured on it."""
+    keep = torch.ones(len(data.noisy_labels), dtype=torch.bool)
+    keep[torch.from_numpy(held_out)] = False
+    index = keep.nonzero()[:, 0].to(data.noisy_labels.device)
+    return dataclasses.replace(
+        data,
+        noisy_images=data.noisy_images[index],
+        noisy_labels=data.noisy_labels[index],
+        true_labels=data.true_labels[index],
+        test_images=data.test_images[:0],
+        test_labels=data.test_labels[:0],
+    )
+
+
+def rankings(config: Config, root: Path, folds: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Every ranking by name: suspicion (n,)."""
     data = prepare(config)
     given = data.noisy_labels.numpy()
     emlc = run(config, data=data, root=root, show=False)
     scores = suspicions(emlc.student(), emlc.teacher(), data)
-    changed = scores.pop("changed") > 0
     for name, said_by in EMLC_SCORES.items():
-        yield f"EMLC: {said_by}", scores[name], changed
+        yield f"EMLC: {said_by}", scores[name]
 
     sources = {
         "clean set only": class_probabilities(
@@ -69,13 +155,11 @@ def rankings(config: Config, root: Path, folds: int) -> Iterator[tuple[str, np.n
 
 
 def _by_cleanlab(name: str, given: np.ndarray, probabilities: np.ndarray):
-    from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    issues = find_label_issues(given, probabilities, n_jobs=1)
     for method in ("self_confidence", "normalized_margin"):
         quality = get_label_quality_scores(given, probabilities, method=method)
-        yield f"cleanlab, {name}: {method.replace('_', ' ')}", 1 - quality, issues
+        yield f"cleanlab, {name}: {method.replace('_', ' ')}", 1 - quality
 
 
 def _other(config: Config, method: str) -> Config:
@@ -95,8 +179,8 @@ def measure(config: Config, root: Path, folds: int) -> list[dict]:
         "n_noisy": len(wrong), "n_clean": len(data.clean_labels), "wrong_share": wrong.mean(),
     }  # fmt: skip
     rows = [
-        common | {"what": name} | ranking_quality(suspicion, wrong) | flagged_quality(flagged, wrong)
-        for name, suspicion, flagged in rankings(config, root, folds)
+        common | {"what": name} | ranking_quality(suspicion, wrong)
+        for name, suspicion in rankings(config, root, folds)
     ]
     for method in METHODS:
         result = run(_other(config, method), root=root, show=False).result

@@ -9,8 +9,6 @@ jobs on the machine count less than in wall time; they still share its caches an
 added to.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -10,8 +10,6 @@ time allows, and the next one goes on. So many runs share a GPU well where NVIDI
 (``nvidia-cuda-mps-control -d``). As ``python -m emlc_lib.experiments.gpu`` this needs no installation.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import sys

@@ -10,8 +10,6 @@ resident set over the built networks; CUDA: the allocator's peak). Costs are per
 ``torchopt`` take part if they are installed.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import statistics

@@ -1,7 +1,5 @@
 """What the benchmarks time: whole steps and their parts, on fixed random images."""
 
-from __future__ import annotations
-
 import importlib
 import itertools
 from collections.abc import Callable

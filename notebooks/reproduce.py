@@ -3,8 +3,6 @@
 Executed notebooks, figures and runs go to ``build/reproduce/`` of the repository, which is emptied first.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@ A fault strikes either before a step of training or at one of the four moments o
 with half of the file written, with all of it written, and after it has taken its place.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

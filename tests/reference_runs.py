@@ -6,8 +6,6 @@ The numbers are those of this library when they were written: they say that some
 right; that is the business of the oracles in ``references.py``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -8,8 +8,6 @@ It sees no values (what was computed there is read back as ones), no number form
 nor the copy in ``torch.tensor(..., device=...)``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 import torch

@@ -14,7 +14,7 @@ import torch
 from torchvision.transforms import v2
 
 from emlc_lib.data import autoaugment
-from emlc_lib.data.augment import augment_clean, augment_noisy, crop_and_flip, normalise
+from emlc_lib.data.augment import augment_clean, augment_noisy, normalise
 from emlc_lib.data.autoaugment import (
     CIFAR_POLICY,
     IMAGENET_POLICY,
@@ -25,6 +25,7 @@ from emlc_lib.data.autoaugment import (
     magnitude,
 )
 from emlc_lib.data.datasets import DATASETS
+from emlc_lib.data.spec import Recipe
 
 TORCHVISION = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
 GEOMETRIC = {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"}
@@ -65,6 +66,10 @@ def crop_one(image, padding, down, right, flip):
     return out
 
 
+def crop(padding, flip):
+    return Recipe(padding, noisy_flip=flip, clean_flip=False, policy=None)
+
+
 class TestCropAndFlip:
     @pytest.mark.parametrize("flip", [False, True])
     @pytest.mark.parametrize(("padding", "shape"), [(4, (6, 3, 9, 9)), (1, (6, 1, 5, 8)), (0, (3, 2, 4, 4))])
@@ -77,7 +82,7 @@ class TestCropAndFlip:
             crop_one(image, padding, down, right, bool(m) and flip)
             for image, (down, right), m in zip(images.numpy(), offsets, mirror, strict=True)
         ]
-        value = crop_and_flip(images, padding, flip, generator(7))
+        value = augment_noisy(images, crop(padding, flip), generator(7))
         assert value.dtype == torch.uint8
         assert np.array_equal(value.numpy(), np.stack(expected))
 
@@ -94,7 +99,7 @@ class TestCropAndFlip:
         }
         assert len(candidates) == (18 if flip else 9)
         batch = torch.from_numpy(image).expand(n, 1, 4, 4)
-        found = Counter(x.tobytes() for x in crop_and_flip(batch, padding, flip, generator()).numpy())
+        found = Counter(x.tobytes() for x in augment_noisy(batch, crop(padding, flip), generator()).numpy())
         assert set(found) == candidates
         assert all(within_five_sigma(count, 1 / len(candidates), n) for count in found.values())
 
@@ -102,8 +107,9 @@ class TestCropAndFlip:
         images = noise_images(20)
         before, state = images.clone(), torch.get_rng_state()
         g = generator(3)
-        first, second = (crop_and_flip(images, 4, True, g) for _ in range(2))
-        assert torch.equal(first, crop_and_flip(images, 4, True, generator(3)))
+        recipe = crop(4, True)
+        first, second = (augment_noisy(images, recipe, g) for _ in range(2))
+        assert torch.equal(first, augment_noisy(images, recipe, generator(3)))
         assert not torch.equal(first, second)
         assert torch.equal(images, before)
         assert torch.equal(torch.get_rng_state(), state)

@@ -26,7 +26,7 @@ from emlc_lib.experiments.cluster import Resources
 from emlc_lib.methods import METHODS
 from emlc_lib.networks.pretrain_config import PretrainConfig
 from emlc_lib.runtime.files import write_atomically
-from emlc_lib.training.config import config_class
+from emlc_lib.training.config import Config, config_class
 
 
 def write(path, text):
@@ -84,7 +84,8 @@ COMMANDS = [
            "images --sheet images/s.png"),
     refuse("sheet of no format", r"--sheet: x.gif must end in one of .jpg, .pdf, .png, .svg",
            "images --sheet x.gif"),
-    refuse("sheet of no images", "--sheet-images: must be at least 1", "images --sheet-images 0"),
+    refuse("sheet of no images", "Invalid value for '--sheet-images': 0 is not in the range x>=1",
+           "images --sheet-images 0"),
     refuse("epochs", "epochs: .*greater than 0", "images -p epochs 0"),
     refuse("learning rate", r"lr: .*\(got nan\)", "images -p lr nan"),
     refuse("batch size", "batch_size: 5 is more than the 4 noisy images", "images -p batch_size 5"),
@@ -127,9 +128,9 @@ def parameter(command, name, value, message=None, **others):
 
 def generated():
     base = {"dataset": "digits", "device": "cpu"}
-    own = {name: method for method in METHODS for name in config_class(method).model_fields}
+    own = {name: method for method in METHODS for name in config_class(Config, method).model_fields}
     for name, method in own.items():
-        field = config_class(method).model_fields[name]
+        field = config_class(Config, method).model_fields[name]
         values = [value for value in wrong_values(field) if (name, value) != ("method", "word")]
         for value in values:
             yield parameter("run", name, value, **base | ({} if name == "method" else {"method": method}))

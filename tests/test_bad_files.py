@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from refusals import Case, refused
 
+from benchmarks.label_errors import out_of_fold
 from emlc_lib import ConfigError, EMLCClassifier, make_config, prepare
 from emlc_lib.data.datasets import ImageSet, load_dataset
 from emlc_lib.data.images import DiskImages
 from emlc_lib.data.noise_file import as_noise_file, write_noise_file
 from emlc_lib.estimator.images import InputError, read_folder
-from emlc_lib.experiments.label_errors import out_of_fold
 from emlc_lib.experiments.notebook import committed_table
 from emlc_lib.experiments.runs import find_runs, load_run, run
 from emlc_lib.networks.backbones import build_classifier

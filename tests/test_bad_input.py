@@ -12,10 +12,10 @@ from refusals import Case, refused
 from sklearn.exceptions import NotFittedError
 from torch.utils.data import Dataset
 
+from benchmarks.label_errors import out_of_fold
 from emlc_lib import ConfigError, EMLCClassifier, make_config, prepare
 from emlc_lib.data.datasets import is_available, load_dataset
 from emlc_lib.estimator.images import InputError
-from emlc_lib.experiments.label_errors import out_of_fold
 from emlc_lib.experiments.notebook import check_parameters, committed_table
 from emlc_lib.experiments.studies import look_ahead, run_study
 from emlc_lib.experiments.sweep import grid, sweep

@@ -20,7 +20,7 @@ from emlc_lib.commands.parameters import value_of
 from emlc_lib.experiments.runs import command, state
 from emlc_lib.methods import METHODS
 from emlc_lib.networks.pretrain_config import PretrainConfig
-from emlc_lib.training.config import config_class
+from emlc_lib.training.config import Config, config_class
 
 ROOT = Path(__file__).resolve().parents[1]
 FAST = "{dataset: digits, device: cpu, noise: 0.5, options: {epochs: 1}}"
@@ -48,7 +48,7 @@ class TestHelp:
         assert main(["run", "--help"]) == 0
         text = capsys.readouterr().out
         listed = re.findall(r"^  (\w+)  +\S", text, re.M)
-        fields = {name for method in METHODS for name in config_class(method).model_fields}
+        fields = {name for method in METHODS for name in config_class(Config, method).model_fields}
         assert sorted(listed) == sorted({*fields, "processes"})  # each once
         words = " ".join(text.split())
         for line in (
@@ -155,7 +155,7 @@ MISTAKES = [
     ("correct nowhere --verified v.csv", "emlc correct: error: FOLDER: nowhere is not a folder"),
     ("clothing1m copy nowhere", "emlc clothing1m: error: "),
     ("gpu", "emlc gpu: error: "),
-    ("gpu join nowhere", "emlc gpu: error: DIR: nowhere has no readable report.json"),
+    ("gpu collect nowhere", "emlc gpu: error: DIR: nowhere has no readable report.json"),
     ("reproduce", "emlc reproduce: error: there is no "),
 ]
 

@@ -16,7 +16,7 @@ from emlc_lib.data.datasets import WARM_START
 from emlc_lib.experiments.runs import command
 from emlc_lib.methods import METHODS
 from emlc_lib.runtime.parameters import ConfigError, unknown_name
-from emlc_lib.training.config import config_class, from_values
+from emlc_lib.training.config import Config, config_class, from_values
 from emlc_lib.training.presets import PRESETS, make_config
 from emlc_lib.training.run_digest import NOISE, NOT_COUNTED
 
@@ -53,7 +53,7 @@ def test_cuda_is_refused_where_there_is_none(cuda):
 def test_unknown_names_come_with_a_near_one_and_with_what_there_is():
     with pytest.raises(ConfigError, match="did you mean 'noise'") as caught:
         digits(nosie=0.9)
-    for name in config_class("emlc").model_fields:
+    for name in config_class(Config, "emlc").model_fields:
         assert name in str(caught.value)
     assert unknown_name("zzzz", ["seed"]) == "zzzz: unknown parameter. Known are: seed"
 
@@ -190,8 +190,8 @@ CHANGES = {name: other for name, (_, other) in FIELDS.items()}
 
 def of(method, **changes):
     """A configuration with the first values of ``FIELDS`` that the method has."""
-    own = config_class(method).model_fields
-    return config_class(method)(
+    own = config_class(Config, method).model_fields
+    return config_class(Config, method)(
         **{n: v for n, (v, _) in FIELDS.items() if n in own} | {"method": method} | changes
     )
 
@@ -214,7 +214,7 @@ class TestIdentity:
             "asymmetric_map": {"noise_type": "asymmetric"}, "lr_step_epoch": stepped, "lr_step_factor": stepped,
             "resized_copy": clothing, "start_weights": {"start": "simclr"},
         }  # fmt: skip
-        fields = set(config_class(method).model_fields) - {
+        fields = set(config_class(Config, method).model_fields) - {
             "method",
             "human_labels",
             "human_key",
@@ -241,7 +241,7 @@ class TestIdentity:
 
     def test_defaults_do_not_count(self, base):
         """So that a parameter that is new renames no run."""
-        fields = config_class("emlc").model_fields
+        fields = config_class(Config, "emlc").model_fields
         assert "momentum" not in base.identity
         assert of("emlc", momentum=0.5).identity["momentum"] == 0.5
         for name in base.identity.keys() & fields.keys():
@@ -259,7 +259,7 @@ class TestIdentity:
     def test_another_methods_parameters_are_refused(self):
         values = {**CHANGES, "share_primal": False}
         for method in METHODS:
-            own = config_class(method).model_fields.keys()
+            own = config_class(Config, method).model_fields.keys()
             for other in METHODS:
                 for name in METHODS[other].Parameters.model_fields.keys() - own:
                     with pytest.raises(

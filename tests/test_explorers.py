@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from problems import FAST, trained
 
+from benchmarks.label_record import main, write_record
 from emlc_lib import ConfigError, make_config, prepare
 from emlc_lib.core.meta_gradient import clean_gradient
 from emlc_lib.data.augment import normalise
@@ -42,7 +43,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def record(digits):
-    return record_labels(*digits, n=60, moments=3, show=False)
+    return record_labels(*digits, n=60, show=False)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,8 @@ class TestRecord:
         # Recorded in 64 bits and kept in 32.
         np.testing.assert_allclose(record.gates[-1], out.gate, atol=1e-6)
         np.testing.assert_allclose(record.probabilities[-1], out.logits.softmax(1), atol=1e-6)
-        np.testing.assert_allclose(record.soft_labels(3), out.soft_labels, atol=1e-6)
-        assert record.steps.tolist() == [0, *(round(record.steps[-1] * i / 3) for i in (1, 2, 3))]
+        np.testing.assert_allclose(record.soft_labels(-1), out.soft_labels, atol=1e-6)
+        assert record.steps.tolist() == [0, *(round(record.steps[-1] * i / 8) for i in range(1, 9))]
 
     def test_wanted_labels_are_the_slope_of_log_probabilities(self, digits, record):
         """Central differences along g_w in float64, at the initial weights; float32 leaves about 1e-6."""
@@ -98,7 +99,7 @@ class TestRecord:
         assert counted.loc["kept", 0] == (record.fate(0) == "kept").sum()
 
     def test_the_file_is_read_back(self, record, tmp_path):
-        record.save(tmp_path / "labels.npz")
+        write_record(record, tmp_path / "labels.npz")
         again = LabelRecord.load(tmp_path / "labels.npz")
         assert np.array_equal(again.images, record.images)  # grey images are kept exactly
         assert again.classes.tolist() == record.classes.tolist()
@@ -110,11 +111,20 @@ class TestRecord:
             np.random.default_rng(0).integers(0, 256, (4, 1, 1, 3), dtype=np.uint8).repeat(32, 1).repeat(32, 2)
         )
         fields = {**vars(record), "images": colour}
-        LabelRecord(**fields).save(tmp_path / "colour.npz")
+        write_record(LabelRecord(**fields), tmp_path / "colour.npz")
         near = LabelRecord.load(tmp_path / "colour.npz").images
         assert near.shape == colour.shape
         # Lossy at the edges of plain squares, not inside them.
         assert np.abs(near[:, 8:24, 8:24].astype(int) - colour[:, 8:24, 8:24]).max() < 12
+
+    def test_the_command_records_a_training(self, digits, record, tmp_path):
+        words = [word for name, value in FAST.items() for word in ("-p", name, str(value))]
+        main(["--out", str(tmp_path / "labels.npz"), *words])
+        again = LabelRecord.load(tmp_path / "labels.npz")
+        assert again.given[:60].tolist() == record.given.tolist()
+        # Half precision has 11 bits.
+        np.testing.assert_allclose(again.gates[:, :60], record.gates, rtol=2**-10, atol=1e-6)
+        assert again.origin.startswith("digits, preset smoke, 90 % symmetric noise, EMLC k = 1, seed 0; ")
 
     def test_a_file_of_another_kind_is_refused(self, tmp_path):
         np.savez(tmp_path / "other.npz", images=np.zeros(3))

@@ -12,7 +12,32 @@ import pytest
 import torch
 
 from emlc_lib.estimator.contact_sheet import contact_sheet
-from emlc_lib.experiments import figures
+from emlc_lib.experiments.figures.cost import cost_growth, cost_of_steps, data_rates
+from emlc_lib.experiments.figures.label_errors import label_errors
+from emlc_lib.experiments.figures.meta import look_ahead_errors
+from emlc_lib.experiments.figures.paper import (
+    accuracy_over_k,
+    embedding_maps,
+    gradient_error_curves,
+    label_recovery,
+    meta_losses,
+    option_effects,
+)
+from emlc_lib.experiments.figures.results import accuracy_over_noise
+from emlc_lib.experiments.figures.teacher import (
+    gate_distributions,
+    teacher_architecture,
+    teacher_outputs,
+    transition_matrices,
+)
+from emlc_lib.experiments.figures.training import (
+    image_strip,
+    learning_rate_plans,
+    nearest_neighbours,
+    pretraining_curves,
+    pretraining_loss,
+    training_curves,
+)
 from emlc_lib.experiments.toy_problem import compare_weights
 from emlc_lib.methods.emlc import EMLC
 
@@ -47,7 +72,7 @@ def named(figure):
 
 
 def test_look_ahead_errors(errors):
-    figure = figures.look_ahead_errors(errors)
+    figure = look_ahead_errors(errors)
     assert len(figure.axes) == 4
     assert figure.axes[0].get_ylabel() == "relative error to exact"
     assert figure.axes[2].get_xlabel() == "look-ahead steps k"
@@ -55,14 +80,14 @@ def test_look_ahead_errors(errors):
 
 def test_transition_matrices_have_true_rows_and_noisy_columns():
     matrix = np.array([[0.75, 0.25], [0.0, 1.0]])
-    (axis,) = figures.transition_matrices({"one": matrix}, ["a", "b"]).axes
+    (axis,) = transition_matrices({"one": matrix}, ["a", "b"]).axes
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("noisy label", "true label")
     assert [t.get_text() for t in axis.texts] == ["75", "25", "", "100"]
 
 
 def test_gate_distributions_are_percentages():
     gate, wrong = np.array([0.1, 0.2, 0.9, 0.95]), np.array([True, True, False, False])
-    (axis,) = figures.gate_distributions(gate, wrong).axes
+    (axis,) = gate_distributions(gate, wrong).axes
     heights = [p.get_height() for p in axis.patches if hasattr(p, "get_height")]
     assert sum(heights) == pytest.approx(200)  # two groups of 100 % each
     assert named(axis.figure)
@@ -71,9 +96,9 @@ def test_gate_distributions_are_percentages():
 def test_teacher_figures():
     soft = np.full((2, 3), 1 / 3)
     labels = np.array([0, 1])
-    figure = figures.teacher_outputs(np.zeros((2, 8, 8)), labels, labels, soft, np.array([0.5, 0.25]), "abc")
+    figure = teacher_outputs(np.zeros((2, 8, 8)), labels, labels, soft, np.array([0.5, 0.25]), "abc")
     assert [axis.get_xlabel() for axis in figure.axes[2:]] == ["gate 0.50", "gate 0.25"]
-    assert figures.teacher_architecture().axes[0].patches
+    assert teacher_architecture().axes[0].patches
 
 
 @pytest.mark.parametrize(("corrects", "gated"), [(True, True), (True, False), (False, False)])
@@ -84,7 +109,7 @@ def test_training_curves(corrects, gated):
     if gated:
         columns += ["teacher_test_accuracy", "gate_right", "gate_wrong"]
     epochs = pd.DataFrame({"epoch": [1, 2]} | {name: [0.5, 0.6] for name in columns})
-    figure = figures.training_curves(epochs, title="a run")
+    figure = training_curves(epochs, title="a run")
     assert len(figure.axes) == 1 + corrects + gated
     assert named(figure)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
@@ -94,12 +119,12 @@ def test_training_curves(corrects, gated):
 def test_training_curves_leave_out_what_nobody_knows():
     measured = ["recovery_all", "recovery_wrong", "gate_right", "gate_wrong"]
     epochs = pd.DataFrame({"epoch": [1, 2], "student_test_accuracy": [0.5, 0.6], "student_clean_accuracy": 0.5})
-    assert len(figures.training_curves(epochs.assign(**dict.fromkeys(measured, np.nan))).axes) == 1
+    assert len(training_curves(epochs.assign(**dict.fromkeys(measured, np.nan))).axes) == 1
 
 
 def test_learning_rate_plans_are_steps_over_epochs():
     plans = {"falls": np.array([0.1, 0.1, 0.01]), "stays": np.full(2, 0.1)}
-    (axis,) = figures.learning_rate_plans(plans, steps_per_epoch=2).axes
+    (axis,) = learning_rate_plans(plans, steps_per_epoch=2).axes
     assert named(axis.figure)
     assert axis.get_yscale() == "log"
     falls, stays = (patch.get_data() for patch in axis.patches)
@@ -133,14 +158,14 @@ def test_the_bench_runs(tmp_path):
     assert table.loc["plain SGD", "ratio"] == pytest.approx(1)
     assert {"EMLC k=1", "EMLC k=5", "through the update by autograd, k=1"} <= set(table.index)
     assert (table["seconds"] > 0).all()
-    figures.cost_of_steps(table.reset_index())
+    cost_of_steps(table.reset_index())
 
 
 @pytest.mark.slow
 def test_the_bench_of_growth_runs(tmp_path):
     table = bench(tmp_path, "step_cost", *SMALL, "--ks", "2")
     assert len(table) == 1 + 4
-    figure = figures.cost_growth(table)
+    figure = cost_growth(table)
     assert named(figure)
     assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[2]] * 4
 
@@ -157,7 +182,7 @@ def test_the_bench_of_the_data_runs(tmp_path):
     table = bench(tmp_path, "data_throughput", "--sizes", "8")
     assert len(table) == 6
     assert (table["images_per_second"] > 0).all()
-    assert figures.data_rates(table).axes[0].get_xlabel()
+    assert data_rates(table).axes[0].get_xlabel()
 
 
 @pytest.mark.filterwarnings("ignore")  # of libraries that are no longer developed
@@ -192,7 +217,7 @@ def test_accuracy_over_noise_draws_means_and_deviations():
         for seed in (0, 1):
             row = {"method": method, "k": k, "noise": noise, "seed": seed, "test_accuracy": accuracy + seed / 100}
             rows.append(row | {"dataset": "digits", "preset": "smoke", "noise_type": "symmetric"})
-    (axis,) = figures.accuracy_over_noise(pd.DataFrame(rows)).axes
+    (axis,) = accuracy_over_noise(pd.DataFrame(rows)).axes
     assert [t.get_text() for t in axis.get_xticklabels()] == ["symmetric\n20 %", "symmetric\n90 %"]
     means = {c.get_label(): list(c.lines[0].get_ydata()) for c in axis.containers}
     assert means["EMLC, k = 1"] == pytest.approx([70.5, 60.5])
@@ -205,25 +230,23 @@ def test_accuracy_over_noise_draws_means_and_deviations():
 
 def test_pretraining_figures():
     epochs = pd.DataFrame({"epoch": [1, 2, 3], "loss": [5.0, 4.0, 3.5]})
-    (axis,) = figures.pretraining_loss(epochs, 6.2).axes
+    (axis,) = pretraining_loss(epochs, 6.2).axes
     assert named(axis.figure)
     assert list(axis.lines[0].get_ydata()) == [5.0, 4.0, 3.5]
     curve = epochs.assign(
         dataset="cifar10", minutes=[0.1, 0.2, 0.3], knn=[np.nan, 0.5, 0.6], linear=[np.nan, 0.6, 0.7]
     )
-    left, right = figures.pretraining_curves(curve, "what it is").axes
+    left, right = pretraining_curves(curve, "what it is").axes
     assert named(left.figure)
     assert left.lines[0].get_xydata().tolist() == [[0.1, 5.0], [0.2, 4.0], [0.3, 3.5]]
     linear, knn = (line.get_xydata().tolist() for line in right.lines)
     assert (linear, knn) == ([[0.2, 60.0], [0.3, 70.0]], [[0.2, 50.0], [0.3, 60.0]])
     assert [text.get_text() for text in right.texts] == ["2", "3"]
     images = np.random.default_rng(0).random((2, 3, 4, 4, 3))
-    (axis,) = figures.image_strip(images).axes
+    (axis,) = image_strip(images).axes
     assert axis.images[0].get_array().shape == (8, 12, 3)
     assert (axis.images[0].get_array()[4:, 8:] == images[1, 2]).all()
-    figure = figures.nearest_neighbours(
-        images[:, 0], np.array([0, 1]), images[:, 1:], np.array([[0, 1], [1, 1]]), "ab"
-    )
+    figure = nearest_neighbours(images[:, 0], np.array([0, 1]), images[:, 1:], np.array([[0, 1], [1, 1]]), "ab")
     framed = [any(spine.get_visible() for spine in axis.spines.values()) for axis in figure.axes]
     assert framed == [False, False, True, False, False, False]
 
@@ -249,7 +272,7 @@ def curves():
 
 def test_label_recovery_is_solid_for_all_and_dashed_for_wrong_labels():
     table = pd.concat([curves().assign(noise=0.9), curves().assign(noise=0.5, recovery_all=0.7)])
-    figure = figures.label_recovery(table, given={0.9: 0.19, 0.5: 0.55})
+    figure = label_recovery(table, given={0.9: 0.19, 0.5: 0.55})
     axis, other = figure.axes
     assert [panel.get_title() for panel in figure.axes] == ["90 % noise", "50 % noise"]
     assert [list(line.get_ydata()) for line in other.lines[:3:2]] == [[70] * 5] * 2
@@ -263,7 +286,7 @@ def test_label_recovery_is_solid_for_all_and_dashed_for_wrong_labels():
 
 
 def test_meta_losses_are_means_over_seeds_and_leave_out_who_has_none():
-    figure = figures.meta_losses(curves())
+    figure = meta_losses(curves())
     (axis,) = figure.axes
     assert named(figure)
     assert [t.get_text() for t in axis.get_legend().get_texts()] == ["EMLC, k = 1", "MLC"]
@@ -275,7 +298,7 @@ def test_embedding_maps_name_every_class_once_per_map():
     points = pd.DataFrame({"name": ["a"] * 30 + ["b"] * 30, "label": list(range(3)) * 20})
     points["class"] = points["label"].map({0: "cat", 1: "dog", 2: "ship"})
     points[["x", "y"]] = rng.normal(size=(60, 2))
-    figure = figures.embedding_maps(points, {"a": "first", "b": "second"})
+    figure = embedding_maps(points, {"a": "first", "b": "second"})
     assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
     for axis in figure.axes:
         assert [t.get_text() for t in axis.texts] == ["cat", "dog", "ship"]
@@ -288,7 +311,7 @@ def test_accuracy_over_k_gives_every_line_the_common_first_point():
     table = pd.DataFrame(rows, columns=["meta_weights", "k", "seed"])
     table["test_accuracy"] = 0.5 + 0.01 * table["k"] + 0.02 * table["seed"]
     lower = table.assign(noise=0.9, test_accuracy=table["test_accuracy"] - 0.2)
-    figure = figures.accuracy_over_k(pd.concat([lower, table.assign(noise=0.5)]))
+    figure = accuracy_over_k(pd.concat([lower, table.assign(noise=0.5)]))
     assert named(figure)
     assert [axis.get_title() for axis in figure.axes] == ["50 % noise", "90 % noise"]
     for axis, less in zip(figure.axes, (0, 20), strict=True):
@@ -322,7 +345,7 @@ def test_a_contact_sheet_names_both_labels_of_every_image():
 
 def test_option_effects_keep_their_order_from_the_top():
     columns = {"difference": [0.0, -3.0], "±": [0.5, np.nan], "pairs": [2, 1], "recovery": [60.0, 50.0]}
-    left, right = figures.option_effects(pd.DataFrame(columns, index=["base", "other"])).axes
+    left, right = option_effects(pd.DataFrame(columns, index=["base", "other"])).axes
     assert [t.get_text() for t in left.get_yticklabels()] == ["base (2)", "other (1)"]
     assert left.yaxis_inverted()
     points = [container.lines[0] for container in left.containers]
@@ -337,7 +360,7 @@ def test_option_effects_keep_their_order_from_the_top():
 def test_gradient_error_curves():
     kinds = ("paper", "momentum-aware", "reversed", "released")
     rows = [(0, s, k, 0.9, 0.5) for k in kinds for s in (5, 10)]
-    figure = figures.gradient_error_curves(pd.DataFrame(rows, columns=["seed", "step", "kind", "cosine", "scale"]))
+    figure = gradient_error_curves(pd.DataFrame(rows, columns=["seed", "step", "kind", "cosine", "scale"]))
     assert named(figure)
     assert len(figure.axes[0].lines) == 4
 
@@ -350,7 +373,7 @@ def test_label_errors_draws_every_ranking_and_student():
         for key, share in (("worse_label", 0.4), ("aggre_label", 0.1)) for seed in (0, 1) for what in whats
     ]  # fmt: skip
     table = pd.DataFrame(rows).assign(dataset="cifar10", preset="quick", hardware="a machine", torch="2.11.0")
-    figure = figures.label_errors(table)
+    figure = label_errors(table)
     assert named(figure)
     assert figure.get_suptitle().startswith(
         "cifar10, preset quick, seeds: 2, bars are standard deviations; a machine"
@@ -358,4 +381,4 @@ def test_label_errors_draws_every_ranking_and_student():
     assert [len(axis.containers) for axis in figure.axes] == [7, 7, 2]
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["aggre\n10 %", "worse\n40 %"]
     with pytest.raises(ValueError, match="more than 7 rankings"):
-        figures.label_errors(pd.DataFrame([*rows, rows[0] | {"what": "one more"}]))
+        label_errors(pd.DataFrame([*rows, rows[0] | {"what": "one more"}]))

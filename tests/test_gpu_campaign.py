@@ -1,7 +1,6 @@
 """``make gpu`` on the CPU (``--trial``): the queue of a GPU machine on digits, killed, resumed and collected."""
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -20,10 +19,9 @@ import torch
 from benchmarks.variants import repeated
 from emlc_lib.commands import main as emlc
 from emlc_lib.experiments.campaign import CAMPAIGN, Campaign
-from emlc_lib.experiments.carry import collect, join, merge, pack, read
+from emlc_lib.experiments.carry import collect, merge, read
 from emlc_lib.experiments.gpu import IMPORTS, main
 from emlc_lib.runtime.deadline import OutOfTime
-from emlc_lib.runtime.parameters import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 # A lent machine has none of these.
@@ -53,7 +51,7 @@ sys.exit(code)
 """
 
 
-def start(folder, minutes, *options):
+def start(folder, minutes):
     environment = os.environ | {"EMLC_DATA": str(folder / "data"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment.pop("EMLC_RUNS", None)
     arguments = [
@@ -66,7 +64,7 @@ def start(folder, minutes, *options):
         "--figures",
         str(folder / "figures"),
     ]
-    command = [sys.executable, "-c", RUNNER, ",".join(ABSENT), *arguments, "--out", str(folder / "out"), *options]
+    command = [sys.executable, "-c", RUNNER, ",".join(ABSENT), *arguments, "--out", str(folder / "out")]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -85,10 +83,8 @@ def done(tmp_path_factory):
             break
     killed.stdout.close()
     assert killed.wait() == -signal.SIGKILL
-    texts.append(start(folder, 0.02, "--carry-checkpoints").communicate()[0])
-    (carried,) = join(folder / "out", folder / "other")
-    assert (folder / "other" / carried).read_bytes() == (folder / "data" / carried).read_bytes()
-    texts.append(start(folder, 5, "--piece-mb", "0.05").communicate()[0])
+    texts.append(start(folder, 0.02).communicate()[0])
+    texts.append(start(folder, 5).communicate()[0])
     texts.append(start(folder, 5).communicate()[0])
     return folder, texts
 
@@ -110,8 +106,8 @@ def test_it_stops_after_an_epoch_if_the_next_would_not_fit(tmp_path, monkeypatch
     monkeypatch.setenv("EMLC_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("EMLC_RUNS", raising=False)
     (tmp_path / "out").mkdir()
-    asked = dict(trial=True, minutes=5, seeds=1, out=tmp_path / "out", figures=tmp_path, piece_mb=None)
-    campaign = Campaign(argparse.Namespace(**asked, carry_checkpoints=False, given=[]))
+    asked = dict(trial=True, minutes=5, seeds=1, out=tmp_path / "out", figures=tmp_path, given=[])
+    campaign = Campaign(argparse.Namespace(**asked))
     (start,) = [piece for piece in campaign.pieces if "SimCLR" in piece.name]
     assert start.state() == "missing"
     campaign.ends = time.monotonic()
@@ -165,12 +161,14 @@ def test_every_run_and_every_cost_is_there_with_its_provenance(done):
 
 @pytest.mark.slow
 def test_a_fresh_machine_knows_what_was_collected(done, tmp_path):
-    """Runs and steps are rows of tables then; the weights have come along, and the tests are run again."""
+    """Runs and steps are rows of tables then; the weights have come along as gpu.py says, and tests run again."""
     folder, _ = done
     fresh = tmp_path / "fresh"
     (fresh / "figures").mkdir(parents=True)
     collect(folder / "out", fresh / "figures")
-    join(folder / "out", fresh / "data")
+    (fresh / "data").mkdir()
+    carry = f"tar c -C {folder}/data weights | split -b 15MB - {fresh}/carried. && cat {fresh}/carried.*"
+    subprocess.run(f"{carry} | tar x -C {fresh}/data", shell=True, check=True)
     text = start(fresh, 0.0001).communicate()[0]
     assert "SimCLR start of small_cnn finished" in text
     assert "step cost: float32 finished, TF32 missing, bfloat16 finished" in text
@@ -191,40 +189,6 @@ def test_what_came_back_is_collected_once(done, tmp_path):
     assert (merged["test_accuracy"][:2] == "0.5").all()  # rows that were there stay as they are
 
 
-def test_pieces_are_joined_to_the_files_they_were(tmp_path):
-    root, out, again = (tmp_path / name for name in ("root", "out", "again"))
-    for folder in (root / "weights", out):
-        folder.mkdir(parents=True)
-    content = os.urandom(30_000)
-    (root / "weights" / "w.safetensors").write_bytes(content)
-    carried = pack([root / "weights" / "w.safetensors"], root, out, 0.015)
-    assert len(carried["pieces"]) == 3
-    (out / "report.json").write_text(json.dumps({"carried": carried}))
-    assert join(out, again) == ["weights/w.safetensors"]
-    assert (
-        hashlib.sha256((again / "weights" / "w.safetensors").read_bytes()).digest()
-        == hashlib.sha256(content).digest()
-    )
-    piece = out / carried["pieces"][1]
-    piece.write_bytes(piece.read_bytes()[:-1] + b"x")
-    with pytest.raises(ConfigError, match="SHA-256 differs"):
-        join(out, tmp_path / "third")
-    piece.unlink()
-    with pytest.raises(ConfigError, match=f"lacks {piece.name}"):
-        join(out, again)
-
-
-def test_no_file_is_replaced_by_another(tmp_path):
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "a").write_bytes(b"mine")
-    carried = pack([tmp_path / "root" / "a"], tmp_path / "root", tmp_path, None)
-    (tmp_path / "report.json").write_text(json.dumps({"carried": carried}))
-    (tmp_path / "root" / "a").write_bytes(b"other")
-    with pytest.raises(ConfigError, match="is there with other content"):
-        join(tmp_path, tmp_path / "root")
-    assert (tmp_path / "root" / "a").read_bytes() == b"other"
-
-
 @pytest.mark.parametrize(("precision", "products"), [("float32", "ieee"), ("tf32", "tf32"), ("bfloat16", "tf32")])
 def test_steps_are_timed_in_their_own_precision(precision, products):
     """torch's own default would round float32 convolutions to TF32, and nothing else."""
@@ -240,13 +204,6 @@ def test_steps_are_timed_in_their_own_precision(precision, products):
     assert [backend.fp32_precision for backend in backends] == before
 
 
-def test_of_an_earlier_archive_nothing_is_left(tmp_path):
-    (tmp_path / "a").write_bytes(bytes(5000))
-    assert len(pack([tmp_path / "a"], tmp_path, tmp_path, 0.001)["pieces"]) > 2
-    pieces = pack([tmp_path / "a"], tmp_path, tmp_path, None)["pieces"]
-    assert [path.name for path in tmp_path.glob("carried*")] == pieces == ["carried.tar.000"]
-
-
 def test_merge_replaces_if_asked(tmp_path):
     path = tmp_path / "t.csv"
     assert merge(path, pd.DataFrame({"k": ["a"], "v": [1]}), ["k"]) == 1
@@ -260,9 +217,7 @@ def test_merge_replaces_if_asked(tmp_path):
         (["work", "--minutes", "0"], "--minutes"),
         (["work", "--minutes", "long"], "--minutes"),
         (["work", "--seeds", "0"], "--seeds"),
-        (["work", "--piece-mb", "-1"], "--piece-mb"),
         (["collect", "nowhere"], "DIR: nowhere has no readable report.json"),
-        (["join", "nowhere"], "DIR: nowhere has no readable report.json"),
         (["work", "--out", "/dev/null/x"], "--out: /dev/null is a file, not a folder"),
     ],
 )

@@ -5,16 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks.label_errors import out_of_fold, suspicions
 from emlc_lib import make_config, prepare
 from emlc_lib.experiments.label_errors import (
     by_gate,
     correction_quality,
-    flagged_quality,
     gaps,
-    out_of_fold,
     ranking_quality,
     some_right_and_wrong,
-    suspicions,
 )
 from emlc_lib.training.evaluation import predict
 from emlc_lib.training.trainer import train
@@ -41,10 +39,6 @@ class TestQuality:
     def test_refuses_scores_that_are_no_numbers(self):
         with pytest.raises(ValueError, match="suspicion: must be finite"):
             ranking_quality(np.array([0.1, np.nan]), np.array([True, False]))
-
-    def test_flagged(self):
-        quality = flagged_quality(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 1]))
-        assert quality == {"flagged": 0.75, "flagged_precision": 1 / 3, "flagged_recall": 0.5}
 
     def test_corrections_of_four_labels(self):
         """Of two wrong labels one is repaired, of two right ones one spoilt; the suspicion is right about both."""
@@ -77,11 +71,6 @@ class TestQuality:
         found = gaps(table, "auc", "a", "b")
         assert (found["x"].mean, found["x"].n, found["y"].n) == (pytest.approx(15), 2, 0)
 
-    def test_nothing_flagged(self):
-        quality = flagged_quality(np.zeros(2, bool), np.array([True, False]))
-        assert np.isnan(quality["flagged_precision"])
-        assert quality["flagged_recall"] == 0
-
 
 @pytest.fixture(scope="module")
 def config():
@@ -105,10 +94,8 @@ class TestOutOfFold:
 
     def test_no_training_sees_what_it_predicts(self, config, data, monkeypatch):
         seen = []
-        monkeypatch.setattr(
-            "emlc_lib.experiments.label_errors.train", lambda c, part, **_: seen.append(part) or _Constant()
-        )
-        monkeypatch.setattr("emlc_lib.experiments.label_errors.class_probabilities", lambda _, part: _mark(part))
+        monkeypatch.setattr("benchmarks.label_errors.train", lambda c, part, **_: seen.append(part) or _Constant())
+        monkeypatch.setattr("benchmarks.label_errors.class_probabilities", lambda _, part: _mark(part))
         marks = out_of_fold(config, data, folds=3)[:, 0]
         whole = {image.numpy().tobytes() for image in data.noisy_images}
         hidden = [whole - {image.numpy().tobytes() for image in part.noisy_images} for part in seen]
@@ -122,10 +109,8 @@ class TestOutOfFold:
 
     def test_folds_have_the_same_shares_of_given_labels(self, config, data, monkeypatch):
         seen = []
-        monkeypatch.setattr(
-            "emlc_lib.experiments.label_errors.train", lambda c, part, **_: seen.append(part) or _Constant()
-        )
-        monkeypatch.setattr("emlc_lib.experiments.label_errors.class_probabilities", lambda _, part: _mark(part))
+        monkeypatch.setattr("benchmarks.label_errors.train", lambda c, part, **_: seen.append(part) or _Constant())
+        monkeypatch.setattr("benchmarks.label_errors.class_probabilities", lambda _, part: _mark(part))
         out_of_fold(config, data, folds=3)
         counts = np.stack([part.noisy_labels.bincount(minlength=10).numpy() for part in seen])
         assert (np.ptp(counts, axis=0) <= 1).all()
@@ -140,15 +125,11 @@ class TestOutOfFold:
                 raise KeyboardInterrupt
             return train(*args, **options)
 
-        monkeypatch.setattr("emlc_lib.experiments.label_errors.train", stops_at_the_second)
+        monkeypatch.setattr("benchmarks.label_errors.train", stops_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             out_of_fold(config, data, folds=2, file=file)
         assert np.array_equal(out_of_fold(config, data, folds=2, file=file), probabilities)
         assert len(calls) == 3
-
-
-def _bytes(images):
-    return {image.numpy().tobytes() for image in images}
 
 
 class _Constant:
@@ -195,4 +176,3 @@ class TestSuspicions:
         quality = ranking_quality(scores["both"], wrong)
         assert quality["auc"] > 0.95
         assert quality["precision"] > 0.9
-        assert flagged_quality(scores["changed"] > 0, wrong)["flagged_precision"] > 0.8

@@ -18,7 +18,7 @@ from emlc_lib.data.noise_file import as_noise_file, read_noise_file, write_noise
 from emlc_lib.experiments.command_line import command
 from emlc_lib.experiments.runs import is_finished
 from emlc_lib.experiments.sweep import product, sweep
-from emlc_lib.experiments.tables import accuracy_table, compare, label_hashes, run_table
+from emlc_lib.experiments.tables import accuracy_table, compare, is_blind, run_table
 from emlc_lib.runtime.parameters import ConfigError
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
@@ -239,7 +239,16 @@ def test_a_command_does_not_ask_for_what_the_file_says(file, here):
     ],
 )
 def test_committed_hashes_are_those_of_the_tables_runs(name):
-    made = label_hashes(pd.read_csv(FIGURES / f"{name}.csv"))
+    """The noise that the runs saw, made again: each once, with the command for its file."""
+    table = pd.read_csv(FIGURES / f"{name}.csv")
+    names, rows = ["dataset", "preset", "noise_type", "noise", "seed"], []
+    for seen in table[~is_blind(table)][names].drop_duplicates().sort_values(names).to_dict("records"):
+        file = as_noise_file(prepare(make_config(**seen, device="cpu", start="random")), seen["dataset"])
+        wrong = (file.labels != file.true_labels).mean()
+        sizes = {"n_clean": len(file.clean), "n_noisy": len(file.noisy), "wrong_share": wrong}
+        line = " ".join(["emlc noise", *(f"--{key.replace('_', '-')} {value}" for key, value in seen.items())])
+        rows.append(seen | sizes | {"sha256": file.sha256, "command": line})
+    made = pd.DataFrame(rows).drop(columns="preset")
     committed = pd.read_csv(FIGURES / "noise_files.csv")
     preset, data = name.split("_")
     own = committed[committed["command"].str.contains(f"--dataset {data} --preset {preset} ")]

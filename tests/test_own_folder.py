@@ -14,7 +14,6 @@ from PIL import Image
 
 from emlc_lib.estimator.example import write_example
 from emlc_lib.estimator.folder import (
-    check_count,
     check_outputs,
     count_classes,
     describe_sets,
@@ -116,11 +115,9 @@ class TestFiles:
         with pytest.raises((ConfigError, InputError), match=f"^{message}"):
             own_files(**({"images": "photos", "clean": "checked.csv"} | changes))
 
-    def test_two_outputs_are_two_files_and_counts_are_positive(self, tmp_path):
+    def test_two_outputs_are_two_files(self, tmp_path):
         with pytest.raises(InputError, match=r"^b: .* another argument's"):
             check_outputs({"a": tmp_path / "x.csv", "b": tmp_path / "." / "x.csv"}, [])
-        with pytest.raises(InputError, match=r"^suspicious: must be at least 1 \(got 0\)"):
-            check_count("suspicious", 0)
 
 
 def test_the_widget_pages_through_images_from_the_most_suspicious_on(folder, monkeypatch):

@@ -18,7 +18,7 @@ from emlc_lib.core.noise import (
     transition_matrix,
 )
 from emlc_lib.data.splits import split_as_released, split_clean_noisy
-from emlc_lib.experiments.label_errors import flagged_quality, ranking_quality
+from emlc_lib.experiments.label_errors import ranking_quality
 
 # Neither a clock nor a store of failures decides what is tried.
 quickly = settings(deadline=None, derandomize=True, max_examples=60, database=None)
@@ -270,17 +270,6 @@ class TestRankings:
         assert ranking_quality(wrong.astype(float), wrong) == {"auc": 1.0, "precision": 1.0}
         assert all(0 <= value <= 1 for value in ranking_quality(suspicion, wrong).values())
         assert ranking_quality(np.zeros(len(wrong)), wrong)["auc"] == 0.5
-
-    @quickly
-    @given(ranked())
-    def test_what_is_flagged_splits_into_right_and_wrong(self, case):
-        suspicion, wrong = case
-        quality = flagged_quality(suspicion > 0.4, wrong)
-        if quality["flagged"]:
-            hits = quality["flagged_precision"] * quality["flagged"]
-            assert hits == pytest.approx(quality["flagged_recall"] * wrong.mean(), abs=1e-12)
-        else:
-            assert quality["flagged_recall"] == 0
 
 
 def logits_of(seed, n, n_classes, scale):

@@ -6,7 +6,7 @@ import torch
 from clothing1m_config import config_of
 
 from emlc_lib import prepare, run
-from emlc_lib.experiments.clothing1m import compare_plans, correct_some, milestone_rates, rate_plans, told_rates
+from emlc_lib.experiments.clothing1m import compare_plans, correct_some, milestone_rates, rate_plans
 
 
 def test_three_epochs_and_five_begin_alike():
@@ -22,13 +22,6 @@ def test_three_epochs_and_five_begin_alike():
 def test_milestones_that_are_text_are_none():
     assert milestone_rates("1,5", 3, 2).tolist() == [0.1] * 6
     assert milestone_rates([1], 3, 2) == pytest.approx([0.1] * 2 + [0.01] * 4)
-
-
-def test_rates_are_told_by_stretches_of_epochs():
-    assert told_rates(np.array([1, 1, 0.5, 0.5, 0.5, 0.5]), 3) == (
-        "epochs 1 to 1: learning rate 1\nepochs 2 to 3: learning rate 0.5"
-    )
-    assert told_rates(np.array([1, 0.5]), 1) == "epochs 1 to 1: learning rate 0.5 to 1"
 
 
 @pytest.mark.slow

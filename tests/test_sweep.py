@@ -8,7 +8,7 @@ import pytest
 
 from emlc_lib import ConfigError, find_runs, make_config, run
 from emlc_lib.commands import main
-from emlc_lib.experiments.notebook import committed_table, describe
+from emlc_lib.experiments.notebook import announce, committed_table
 from emlc_lib.experiments.sweep import grid, product, sweep
 from emlc_lib.experiments.tables import accuracy_table, caption, compare, gap_to_best, run_table
 
@@ -116,7 +116,7 @@ def test_two_standard_errors_of_three_seeds_are_not_clear():
     for seeds, verdict in ((1, "undecided"), (3, "clear")):
         ours, other = [0.5 + d for d in differences] * seeds, [0.5] * 3 * seeds
         table = pd.DataFrame(rows("emlc", ours) + rows("cross_entropy", other))
-        (row,) = compare(table, baselines=("cross_entropy",)).to_dict("records")
+        (row,) = compare(table).to_dict("records")
         assert row["verdict cross_entropy"] == verdict
     (row,) = compare(pd.DataFrame(rows("emlc", [0.5]))).to_dict("records")  # no baseline: nothing is claimed
     assert row["verdict cross_entropy"] == "undecided"
@@ -131,10 +131,11 @@ def test_tables_are_found_wherever_a_notebook_runs(tmp_path, monkeypatch):
         committed_table("nowhere.csv")
 
 
-def test_the_description_names_the_start():
-    assert "start: random weights; device: CPU" in describe(make_config(dataset="digits", device="cpu"))
-    quick = describe(make_config(dataset="cifar10", preset="quick", device="cpu"))
-    assert "start: SimCLR weights, 200 supervised steps" in quick
+def test_the_announcement_names_the_start(tmp_path, capsys):
+    announce(make_config(dataset="digits", device="cpu"), tmp_path)
+    assert "start: random weights; device: CPU" in capsys.readouterr().out
+    announce(make_config(dataset="cifar10", preset="quick", device="cpu"), tmp_path)
+    assert "start: SimCLR weights, 200 supervised steps" in capsys.readouterr().out
 
 
 SCRIPT = """

@@ -22,7 +22,7 @@ def test_the_figure_follows_the_control():
         return figure
 
     control = ipywidgets.IntSlider(3, min=0, max=9)
-    box = figure_below(control, draw)
+    box = figure_below({"value": control}, draw)
     assert box.children[0] is control
     first = bytes(box.children[1].value)
     control.value = 7

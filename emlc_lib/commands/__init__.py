@@ -3,8 +3,6 @@
 May import all rooms; none imports it.
 """
 
-from __future__ import annotations
-
 import gc
 import importlib
 import os

@@ -1,7 +1,5 @@
 """``emlc clothing1m check`` and ``copy``."""
 
-from __future__ import annotations
-
 import click
 
 from ..data.clothing1m.folder import COPY, CROP, LEFT_OUT, inspect_folder, leave_out, write_copy

@@ -1,7 +1,5 @@
 """The parameters of a run, as a command's help lists them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator
 

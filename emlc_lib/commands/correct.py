@@ -1,7 +1,5 @@
 """``emlc correct``: the estimator on a folder of images."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys
@@ -12,7 +10,6 @@ import click
 
 from ..estimator.estimator import EMLCClassifier
 from ..estimator.folder import (
-    check_count,
     check_outputs,
     read_given,
     sheet_of,
@@ -22,7 +19,7 @@ from ..estimator.folder import (
 )
 from ..estimator.images import read_labels
 from ..estimator.report import report as report_page
-from ..estimator.report import write_report
+from ..runtime.files import write_atomically
 from ..runtime.parameters import refuse_unknown
 from .parameters import Described, PathOf, given
 
@@ -59,7 +56,9 @@ def _sections():
     show_default=True,
     help="The most suspicious images.",
 )
-@click.option("--sheet-images", type=int, default=48, metavar="N", show_default=True, help="How many.")
+@click.option(
+    "--sheet-images", type=click.IntRange(1), default=48, metavar="N", show_default=True, help="How many."
+)
 @click.option(
     "--report", type=PathOf(), metavar="FILE.html", help="A page of the same images, to check them in a browser."
 )
@@ -83,7 +82,6 @@ def command(images, verified, labels, out, sheet, sheet_images, report, save, qu
         [verified, labels, start if start.is_file() else None],
         images,
     )
-    check_count("--sheet-images", sheet_images)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: print(
@@ -98,7 +96,8 @@ def command(images, verified, labels, out, sheet, sheet_images, report, save, qu
     suspicious = corrected.nsmallest(sheet_images, "rank")
     write_sheet(sheet_of(suspicious, images, "FOLDER"), sheet)
     if report is not None:
-        write_report(report_page(table, suspicious, images), report)
+        page = report_page(table, suspicious, images)
+        write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"))
     if save is not None:
         estimator.save(save)
     changed = int((table["given_label"].notna() & (table["given_label"] != table["corrected_label"])).sum())

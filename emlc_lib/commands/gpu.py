@@ -1,7 +1,5 @@
 """``emlc gpu``: the command line of :mod:`emlc_lib.experiments.gpu`, which machines without click have, too."""
 
-from __future__ import annotations
-
 import click
 
 from ..experiments import gpu

@@ -1,8 +1,5 @@
 """What ``emlc sweep`` and ``emlc table1`` have in common: many runs as jobs of a cluster."""
 
-from __future__ import annotations
-
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,24 +15,24 @@ from .parameters import PathOf, Rows, allowed, value_of
 
 def job_options(function: Callable) -> Callable:
     """Adds the options of jobs; the function gets ``resources``, what each is to ask for by name."""
-
-    @click.option("--submit", "submitted", is_flag=True, help="Queue the runs that are not finished with SLURM.")
-    @click.option(
-        "--resource", nargs=2, multiple=True, metavar="NAME VALUE", help="What a job asks for; see below."
-    )
-    @click.option("--estimate", type=click.FloatRange(0, min_open=True), help="In a list: hours that a run takes.")
-    @click.option(
-        "--runs",
-        type=PathOf(as_folder),
-        metavar="DIR",
-        help="Where runs are.  [default: runs/ of the data root]",
-    )
-    @click.option("--csv", type=PathOf(writable_file), metavar="FILE", help="Write one row per run here.")
-    @functools.wraps(function)
-    def with_resources(*args, resource, **others):
-        return function(*args, resources={name: value_of(text) for name, text in resource}, **others)
-
-    return with_resources
+    where = "Where runs are.  [default: runs/ of the data root]"
+    for option in (
+        click.option("--csv", type=PathOf(writable_file), metavar="FILE", help="Write one row per run here."),
+        click.option("--runs", type=PathOf(as_folder), metavar="DIR", help=where),
+        click.option(
+            "--estimate", type=click.FloatRange(0, min_open=True), help="In a list: hours that a run takes."
+        ),
+        click.option(
+            "--resource", "resources", nargs=2, multiple=True, metavar="NAME VALUE",
+            callback=lambda ctx, option, pairs: {name: value_of(text) for name, text in pairs},
+            help="What a job asks for; see below.",
+        ),
+        click.option(
+            "--submit", "submitted", is_flag=True, help="Queue the runs that are not finished with SLURM."
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
 
 
 def resource_section() -> Iterator[tuple[str, Rows]]:

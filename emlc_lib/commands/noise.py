@@ -1,9 +1,5 @@
 """``emlc noise``."""
 
-from __future__ import annotations
-
-import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -23,33 +19,16 @@ NAMES = ("noise_type", "noise", "asymmetric_map", "human_labels", "human_key", "
 SMALL = {"batch_size": 2, "clean_batch_size": 2}
 
 
-def _of_the_noise(function: Callable) -> Callable:
-    """Adds an option for each of ``NAMES``; the function gets those that were given as ``parameters``."""
-
-    @functools.wraps(function)
-    def with_parameters(*args, **others):
-        given = {name: others.pop(name) for name in NAMES}
-        values = {name: value_of(text) for name, text in given.items() if text is not None}
-        return function(*args, parameters=values, **others)
-
-    for name in reversed(NAMES):
-        words = DataParameters.model_fields[name].description
-        option = click.option(f"--{name.replace('_', '-')}", name, metavar=name.upper(), help=words)
-        with_parameters = option(with_parameters)
-    return with_parameters
-
-
 @click.command()
 @click.option("--dataset", default="cifar10", show_default=True, metavar="NAME")
 @click.option("--preset", help="Whose sizes the sets have.  [default: paper, where the data set has it]")
-@_of_the_noise
 @click.option(
     "--out",
     type=PathOf(),
     metavar="FILE",
     help="Where it goes.  [default: labels-, eight digits of its hash, .npz]",
 )
-def command(dataset, preset, parameters, out):
+def command(dataset, preset, out, **given):
     """Write which training images are clean and noisy, and their given and true labels, to an .npz file.
 
     \b
@@ -58,6 +37,7 @@ def command(dataset, preset, parameters, out):
 
     They are those that a run with the same values and preset sees. data/README.md describes the format.
     """
+    parameters = {name: value_of(text) for name, text in given.items() if text is not None}
     spec = spec_of(dataset)
     if not spec.in_memory:
         raise ConfigError(f"dataset: {dataset} comes with a split and labels of its own")
@@ -75,3 +55,10 @@ def command(dataset, preset, parameters, out):
     wrong = (noise.labels != noise.true_labels).mean()
     print(f"{path}: {len(noise.clean)} clean and {len(noise.noisy)} noisy images of {dataset}, {wrong:.1%} wrong")
     print(f"SHA-256 {noise.sha256}")
+
+
+FIELDS = DataParameters.model_fields
+command.params[2:2] = [
+    click.Option([f"--{name.replace('_', '-')}", name], metavar=name.upper(), help=FIELDS[name].description)
+    for name in NAMES
+]

@@ -1,7 +1,5 @@
 """Parameters on a command line, in papermill's syntax, and their list in a command's help."""
 
-from __future__ import annotations
-
 import functools
 import types
 from collections.abc import Callable, Iterable, Mapping

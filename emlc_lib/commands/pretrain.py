@@ -1,7 +1,5 @@
 """``emlc pretrain``."""
 
-from __future__ import annotations
-
 import click
 
 from ..data.datasets import DATASETS, load_dataset

@@ -1,7 +1,5 @@
 """``emlc reproduce``: the notebooks' own script."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """``emlc run``, alone or in the processes that torchrun starts."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``emlc sweep``."""
 
-from __future__ import annotations
-
 import click
 
 from ..experiments.sweep import product, sweep

@@ -1,7 +1,5 @@
 """``emlc table1``."""
 
-from __future__ import annotations
-
 import click
 
 from ..experiments.job_list import TABLE_1_DATASETS, table_1

@@ -1,7 +1,5 @@
 """The terms of the objective (eq. 6 and eq. 12) and the corruption strategies of section 3.6."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor

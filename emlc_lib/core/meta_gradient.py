@@ -20,8 +20,6 @@ evaluated after the last step, J_w at the parameters *before* each step and, for
 statistics; running statistics are never touched.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Measures of classification and of label correction. Shares are in [0, 1]; NaN where undefined."""
 
-from __future__ import annotations
-
 import math
 
 import torch

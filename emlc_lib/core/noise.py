@@ -4,8 +4,6 @@ Every transition matrix in this project is oriented as ``T[i, j] = p(noisy = j |
 rows are true classes and sum to one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

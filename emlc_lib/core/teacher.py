@@ -1,7 +1,5 @@
 """The networks of Figure 3: the student's classifier, and the teacher, which corrects labels by a gate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Batched augmentation on the training device, with every random choice drawn per sample."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,22 +8,6 @@ from ..runtime.execution import to_device
 from ..runtime.randomness import WHOLE, Share
 from .autoaugment import apply_plan, draw_plan
 from .spec import Recipe
-
-
-def crop_and_flip(
-    images: Tensor, padding: int, flip: bool, generator: torch.Generator, share: Share = WHOLE
-) -> Tensor:
-    """Zero-pads, crops back to size at a random place and, if ``flip``, mirrors half of the images.
-
-    Args:
-        images: (n, channels, h, w) uint8, on any device.
-        padding: pixels on each side; offsets are uniform in 0..2 * padding.
-        generator: a CPU generator, so that the choices do not depend on the device.
-        share: which samples of a batch of ``n * share.world`` the images are; each is changed as in that batch.
-    """
-    return _cropped(
-        images, padding, *to_device(images.device, *_crop_choices(images, padding, flip, generator, share))
-    )
 
 
 def _crop_choices(images: Tensor, padding: int, flip: bool, generator: torch.Generator, share: Share):
@@ -61,13 +43,20 @@ def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def augment_noisy(images: Tensor, recipe: Recipe, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
-    """Table 4, noisy augmentations: random crop and horizontal flip; none for Clothing1M. uint8 in, uint8 out.
+    """Table 4, noisy augmentations: random crop and horizontal flip; none for Clothing1M.
 
-    ``share`` as in :func:`crop_and_flip`.
+    Images are zero-padded on each side and cropped back to their size at a uniformly random place, and half of
+    them are mirrored if the recipe says so.
+
+    Args:
+        images: (n, channels, h, w) uint8, on any device, as is the result.
+        generator: a CPU generator, so that the choices do not depend on the device.
+        share: which samples of a batch of ``n * share.world`` the images are; each is changed as in that batch.
     """
     if not recipe.padding and not recipe.noisy_flip:
         return images
-    return crop_and_flip(images, recipe.padding, recipe.noisy_flip, generator, share)
+    crop = _crop_choices(images, recipe.padding, recipe.noisy_flip, generator, share)
+    return _cropped(images, recipe.padding, *to_device(images.device, *crop))
 
 
 def augment_clean(

@@ -5,8 +5,6 @@ samples that drew the same operation are transformed together, on whatever devic
 colour operations are torchvision's; the tests hold every operation against torchvision's, sample by sample.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

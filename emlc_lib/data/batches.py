@@ -1,7 +1,5 @@
 """Augmented batches as a function of the step: no loader state, so nothing to save or to lose."""
 
-from __future__ import annotations
-
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -82,7 +80,7 @@ class Batches:
         """Samples of the noisy set, (n, channels, h, w) float32, with noisy batches' augmentation, each its own.
 
         For methods that choose samples themselves. One that is chosen twice has two views. ``share`` as in
-        :func:`~emlc_lib.data.augment.crop_and_flip`.
+        :func:`~emlc_lib.data.augment.augment_noisy`.
         """
         images = self.data.noisy_images[index]
         if self.config.augment:

@@ -1,7 +1,5 @@
 """The data sets. A new one is one more object like these, here or in a file of one's own."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from functools import partial

@@ -1,7 +1,5 @@
 """What one run sees."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

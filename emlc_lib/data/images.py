@@ -1,7 +1,5 @@
 """Image files, and images that stay on disk until a batch needs them, behind the indexing that tensors have."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Noise files: a split and its given labels, for others to use. ``data/README.md`` describes the format."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..core.noise import NoisyLabels, transition_matrix
-from ..runtime.checkpoint import read_npz
-from ..runtime.files import as_path, write_atomically
+from ..runtime.checkpoint import read_npz, write_npz
+from ..runtime.files import as_path
 from ..runtime.parameters import ConfigError
 from .experiment_data import ExperimentData
 
@@ -82,13 +80,7 @@ def write_noise_file(noise: NoiseFile, path: Path) -> None:
     """
     if np.isin(noise.clean, noise.noisy).any():
         raise ConfigError("splits: clean images are in the noisy set; no noise file has that")
-    arrays = vars(noise) | {"sha256": noise.sha256}
-
-    def write(to: Path) -> None:
-        with open(to, "wb") as file:  # a name would be given the ending .npz
-            np.savez_compressed(file, **arrays)
-
-    write_atomically(path, write)
+    write_npz(path, vars(noise) | {"sha256": noise.sha256})
 
 
 def read_noise_file(path: str | Path) -> NoiseFile:

@@ -1,7 +1,5 @@
 """From a configuration to the data of its run: loaded, split, corrupted, on the run's device."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Clean and noisy parts of a training set (section 4.1)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The folder of a fit's checkpoints, which knows what it belongs to."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

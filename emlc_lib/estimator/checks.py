@@ -1,7 +1,5 @@
 """Warnings about a user's images and about what came of a training on them."""
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 

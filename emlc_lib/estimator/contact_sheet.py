@@ -1,7 +1,5 @@
 """The most suspicious images at a glance."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -22,9 +20,8 @@ def contact_sheet(
 
     Args:
         images: n arrays (h, w) or (h, w, 3), uint8, of any sizes.
-        table: n rows of :meth:`emlc_lib.estimator.estimator.EMLCClassifier.correct_labels`, in the order of the
-        images.
-            Corrected labels that differ from the given one are blue.
+        table: n rows of ``EMLCClassifier.correct_labels``, in the order of the images. Corrected labels that
+            differ from the given one are blue.
         columns: images per row.
         title: of the sheet.
 

@@ -1,7 +1,5 @@
 """An example folder of images with partly wrong labels: scikit-learn's digits as files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,26 +26,24 @@ class Example(NamedTuple):
     truth: pd.Series
 
 
-def write_example(
-    folder: str | Path, *, rate: float = 0.3, verified: int = 100, seed: int = 0, images: int | None = None
-) -> Example:
+def write_example(folder: str | Path, *, seed: int = 0, images: int | None = None) -> Example:
     """Writes digits of 8 x 8 pixels as PNG files into a subfolder per class, and a CSV file of verified ones.
+
+    The folder of 30 % of the files is drawn at random from all ten, so that nine in ten of these are in a wrong
+    one. Ten files of each class are verified.
 
     Args:
         folder: where ``images/`` and ``verified.csv`` go; made if it is not there.
-        rate: the share of files whose folder is drawn at random from all ten, so that nine in ten of these are in
-            a wrong one.
-        verified: how many files the CSV file names, as many of each class.
         seed: of the choices.
-        images: how many files that are not verified; None takes all, 1,347 less the verified ones.
+        images: how many files that are not verified; None takes all 1,247.
 
     Raises:
-        ValueError: numbers that 1,347 images cannot give.
+        ValueError: there are not so many.
     """
     digits, root = load_dataset("digits"), Path(folder) / "images"
     true, names = digits.train_labels, digits.classes
-    split = split_clean_noisy(true, len(names), verified, images, numpy_generator(seed, Stream.SPLIT))
-    given = symmetric_noise(true, len(names), rate, numpy_generator(seed, Stream.NOISE)).noisy
+    split = split_clean_noisy(true, len(names), 100, images, numpy_generator(seed, Stream.SPLIT))
+    given = symmetric_noise(true, len(names), 0.3, numpy_generator(seed, Stream.NOISE)).noisy
     for name in names:
         (root / name).mkdir(parents=True, exist_ok=True)
     paths = {i: f"{names[given[i]]}/{i:04}.png" for i in sorted([*split.clean, *split.noisy])}

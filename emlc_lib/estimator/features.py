@@ -1,7 +1,5 @@
 """Feature extractors for a user's images: torchvision's with published weights, SimCLR's, or untrained ones."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From a folder of images to a corrected CSV file: what ``10_your_data`` and ``emlc correct`` have in common."""
 
-from __future__ import annotations
-
 import atexit
 import shutil
 import tempfile
@@ -20,9 +18,7 @@ from ..data.images import InputError
 from ..runtime.files import as_path, writable_file, write_atomically
 from .contact_sheet import contact_sheet
 from .example import write_example
-from .images import EXTENSIONS, Images, image_size, read_folder, read_image, read_labels
-
-THUMBNAIL = 160
+from .images import EXTENSIONS, Images, image_size, read_folder, read_labels, thumbnail
 
 SHEET_FORMATS = (".jpg", ".pdf", ".png", ".svg")
 
@@ -97,12 +93,6 @@ def check_outputs(
         if name.endswith("sheet") and path.suffix.lower() not in SHEET_FORMATS:
             raise InputError(f"{name}: {path.name} must end in one of {', '.join(SHEET_FORMATS)}")
         writable_file(path, name)
-
-
-def check_count(name: str, value: object) -> None:
-    """Raises an InputError if the parameter of that name is no positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name}: must be at least 1 (got {value!r})")
 
 
 def own_files(
@@ -227,16 +217,12 @@ def sheet_of(table: pd.DataFrame, folder: str | Path, parameter: str = "images",
     Args:
         table: the rows, whose paths are relative to ``folder``.
         parameter: the folder's name, for messages.
-        options: of :func:`emlc_lib.experiments.figures.contact_sheet`.
+        options: of :func:`emlc_lib.estimator.contact_sheet.contact_sheet`.
 
     Raises:
         InputError: an image cannot be read.
     """
-    images = []
-    for path in table["path"]:
-        image = read_image(Path(folder) / path, parameter).convert("RGB")
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        images.append(np.asarray(image))
+    images = [np.asarray(thumbnail(Path(folder) / path, parameter)) for path in table["path"]]
     return contact_sheet(images, table, **options)
 
 

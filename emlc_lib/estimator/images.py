@@ -22,6 +22,8 @@ from ..runtime.user_tables import alike, read_table
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+THUMBNAIL = 160  # pixels of the longer side
+
 
 @dataclass(frozen=True)
 class Images:
@@ -203,6 +205,13 @@ def read_image(path: Path, parameter: str) -> Image.Image:
         image = ImageOps.exif_transpose(file)
         image.load()
     return of_eight_bits(image, str(path), parameter)
+
+
+def thumbnail(path: Path, parameter: str) -> Image.Image:
+    """:func:`read_image` in RGB, its longer side at most :data:`THUMBNAIL` pixels."""
+    image = read_image(path, parameter).convert("RGB")
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return image
 
 
 def of_eight_bits(image: Image.Image, name: str, parameter: str) -> Image.Image:

@@ -1,7 +1,5 @@
 """The suspicious images of a table, page by page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import ipywidgets
@@ -27,4 +25,4 @@ def page_through(table: pd.DataFrame, folder: str | Path, *, per_page: int = 12)
         figure.set_dpi(70)  # the notebook's file keeps the first page
         return figure
 
-    return figure_below(ipywidgets.BoundedIntText(1, min=1, max=pages, description="page"), draw)
+    return figure_below({"page": ipywidgets.BoundedIntText(1, min=1, max=pages, description="page")}, draw)

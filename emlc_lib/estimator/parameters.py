@@ -1,7 +1,5 @@
 """An estimator's parameters, checked and completed for the images at hand."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

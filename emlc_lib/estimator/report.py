@@ -1,7 +1,5 @@
 """One self-contained page for the person who will check suspicious labels: no script, nothing from a network."""
 
-from __future__ import annotations
-
 import base64
 import io
 from html import escape
@@ -9,10 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..runtime.checkpoint import write_atomically
-from .images import read_image
-
-THUMBNAIL = 160  # pixels of the longer side
+from .images import thumbnail
 
 # Legible by day and by night, and on paper.
 _STYLE = """
@@ -80,24 +75,14 @@ is that of the proposed class.</p>
 """
 
 
-def write_report(page: str, file: Path) -> None:
-    """Writes the page, atomically."""
-    write_atomically(file, lambda path: Path(path).write_text(page, encoding="utf-8"))
-
-
 def _figure(row, folder: Path) -> str:
+    buffer = io.BytesIO()
+    thumbnail(folder / row.path, "images").save(buffer, "jpeg", quality=85)
+    picture = base64.b64encode(buffer.getvalue()).decode()
     given, proposed, path = (escape(str(v)) for v in (row.given_label, row.corrected_label, row.path))
     proposal = "keeps it" if given == proposed else f"proposes <b>{proposed}</b>"
     return (
-        f'<figure><img alt="{path}" src="data:image/jpeg;base64,{_thumbnail(folder / row.path)}"><figcaption>'
+        f'<figure><img alt="{path}" src="data:image/jpeg;base64,{picture}"><figcaption>'
         f"{row.rank}. given <b>{given}</b>, {proposal} ({row.probability:.0%}), gate {row.gate:.2f}<br>{path}"
         "</figcaption></figure>"
     )
-
-
-def _thumbnail(path: Path) -> str:
-    image = read_image(path, "images").convert("RGB")
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "jpeg", quality=85)
-    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,7 +1,5 @@
 """A user's noisy and clean images as the :class:`ExperimentData` that every method trains on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Any source of images as an :class:`Images`: arrays, torch data sets, folders."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Claims about test accuracy and labels recovered, method against method: Table 1 and what it leaves out."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 

@@ -3,8 +3,6 @@
 :mod:`emlc_lib.experiments.gpu` is its command line, and says what it does.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import importlib.util
@@ -24,7 +22,6 @@ from ..data.datasets import is_available
 from ..methods import METHODS
 from ..networks.pretrain_config import make_pretrain_config
 from ..networks.simclr import CHECKPOINT as PRETRAINING
-from ..networks.weights import start_weights_file
 from ..runtime.deadline import OutOfTime, alarm
 from ..runtime.execution import check_device
 from ..runtime.files import write_atomically, write_json
@@ -34,11 +31,10 @@ from ..runtime.progress import duration, say
 from ..runtime.provenance import provenance
 from ..training.config import Config
 from ..training.log import one_line
-from ..training.trainer import CHECKPOINT
-from .carry import COST_KEY, COSTS, merge, pack, read
+from .carry import COST_KEY, COSTS, merge, read
 from .pretraining import provide
 from .published import TABLE_1_COLUMNS
-from .runs import is_finished, run, run_folder, state
+from .runs import is_finished, run, state
 from .sweep import grid
 from .tables import run_table
 
@@ -62,16 +58,12 @@ TRIAL = dict(
 
 @dataclass(frozen=True)
 class Piece:
-    """One piece of work; its state is finished, begun, missing or waiting (for its SimCLR start).
-
-    ``checkpoint()`` is where a begun one is resumed from.
-    """
+    """One piece of work; its state is finished, begun, missing or waiting (for its SimCLR start)."""
 
     group: str
     name: str
     state: Callable[[], str]
     do: Callable[[], None]
-    checkpoint: Callable[[], Path | None] = lambda: None
 
     def __str__(self) -> str:
         return f"{self.group}: {self.name}"
@@ -92,7 +84,6 @@ class Campaign:
         self.source, self.code, self.store = provenance(self.device), code_digest(), runs_root() / "gpu"
         self.tests = self.store / f"tests-{self.code}.json"
         self.errors: dict[str, str] = {}
-        self.weights: list[Path] = []  # finished in this call
         self.configs: list[Config] = []
         self.pieces = [Piece("code", "tests marked gpu", self._tests_state, self._test)]
         self.pieces += [self._cost(name) for name in EXECUTIONS]
@@ -153,10 +144,8 @@ class Campaign:
             provide(
                 config.dataset, config.model, config.device, show=False, on_epoch=lambda _, row: on_epoch(row)
             )  # fmt: skip
-            self.weights.append(start_weights_file(config.dataset, config.model))
 
-        name = f"SimCLR start of {config.model}"
-        return Piece(config.dataset, name, state, pretrain, lambda: checkpoint)
+        return Piece(config.dataset, f"SimCLR start of {config.model}", state, pretrain)
 
     def _one_run(self, config: Config, collected: set[str]) -> Piece:
         def its_state() -> str:
@@ -171,7 +160,7 @@ class Campaign:
 
         group = f"{config.dataset}, {config.noise_type} {config.noise:g}, seed {config.seed}"
         name = config.method + (f" k={config.k}" if hasattr(config, "k") else "")
-        return Piece(group, name, its_state, do, lambda: run_folder(config) / CHECKPOINT)
+        return Piece(group, name, its_state, do)
 
     def _on_epoch(self, epochs: int) -> Callable[[dict[str, float]], None]:
         """Says each epoch, whose checkpoint is on its way, and stops where the next one would not fit."""
@@ -223,16 +212,11 @@ class Campaign:
 
     def report(self) -> None:
         """Writes what comes back; it is whole at any time."""
-        out, args = self.args.out, self.args
-        file = out / "report.json"
-        carried = json.loads(file.read_text())["carried"] if file.is_file() else {"pieces": []}
+        out = self.args.out
         if runs := [run(config, show=False) for config in self.configs if is_finished(config)]:
             write_atomically(out / "runs.csv", lambda path: run_table(runs).to_csv(path, index=False))
         if (self.store / COSTS).is_file():
             write_atomically(out / COSTS, lambda path: path.write_bytes((self.store / COSTS).read_bytes()))
-        files = [f for file in self.weights if args.piece_mb for f in (file, file.with_suffix(".json"))]
-        if args.carry_checkpoints:
-            files += [piece.checkpoint() for piece in self.pieces if piece.state() == "begun"]
         report = {
             "code": self.code,
             "command": " ".join(["python -m emlc_lib.experiments.gpu", *self.args.given]),
@@ -240,9 +224,8 @@ class Campaign:
             "tests": json.loads(self.tests.read_text()) if self.tests.is_file() else {},
             "pieces": {str(piece): piece.state() for piece in self.pieces},
             "errors": self.errors,
-            "carried": pack(files, data_root(), out, args.piece_mb) if files else carried,
         }
-        write_json(file, report)
+        write_json(out / "report.json", report)
 
     def say(self, text: str) -> None:
         """A line on stderr and in the log."""

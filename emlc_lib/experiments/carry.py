@@ -1,11 +1,6 @@
-"""What comes back from a machine that is only lent: rows for the tables in ``figures/``, large files in pieces."""
+"""What comes back from a machine that is only lent: rows for the tables in ``figures/``."""
 
-from __future__ import annotations
-
-import hashlib
 import json
-import tarfile
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,56 +11,6 @@ from ..runtime.parameters import ConfigError
 
 COSTS = "step_cost_gpu.csv"
 COST_KEY = ["variant", "execution", "hardware", "model", "noisy", "clean"]
-
-
-def pack(files: Sequence[Path], root: Path, out: Path, piece_mb: float | None) -> dict:
-    """Writes files below ``root`` as one tar archive, in pieces of ``piece_mb`` MB (10^6 bytes), into ``out``.
-
-    Without a size it is one piece. Pieces of an earlier archive are removed.
-
-    Returns:
-        What :func:`join` needs: ``sha256`` of the archive and the names of its ``pieces``, in order.
-    """
-    digest, pieces = hashlib.sha256(), []
-    for old in out.glob("carried.tar.*"):
-        old.unlink()
-    size = max(1, int(piece_mb * 1e6)) if piece_mb else -1
-    with tempfile.TemporaryFile() as archive:
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            for file in files:
-                tar.add(file, file.relative_to(root))
-        archive.seek(0)
-        while piece := archive.read(size):
-            digest.update(piece)
-            pieces.append(f"carried.tar.{len(pieces):03d}")
-            (out / pieces[-1]).write_bytes(piece)
-    return {"sha256": digest.hexdigest(), "pieces": pieces}
-
-
-def join(folder: Path, root: Path) -> list[str]:
-    """Puts the files of :func:`pack` back below ``root``; returns their names.
-
-    Raises:
-        ConfigError: there are none, a piece is missing or damaged, or a file is there with other content.
-    """
-    carried = _report(folder)["carried"]
-    missing = [name for name in carried["pieces"] if not (folder / name).is_file()]
-    if missing or not carried["pieces"]:
-        raise ConfigError(f"DIR: {folder} lacks {', '.join(missing) or 'files in pieces (--piece-mb)'}")
-    with tempfile.TemporaryFile() as archive:
-        archive.writelines((folder / name).read_bytes() for name in carried["pieces"])
-        archive.seek(0)
-        if hashlib.file_digest(archive, "sha256").hexdigest() != carried["sha256"]:
-            raise ConfigError(f"DIR: the pieces in {folder} are not what was written (SHA-256 differs)")
-        archive.seek(0)
-        with tarfile.open(fileobj=archive) as tar:
-            contents = {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
-    for name, content in contents.items():
-        if (root / name).is_file() and (root / name).read_bytes() != content:
-            raise ConfigError(f"DIR: {root / name} is there with other content; move it away first")
-    for name, content in contents.items():
-        write_atomically(root / name, lambda path, content=content: path.write_bytes(content))
-    return list(contents)
 
 
 def collect(folder: Path, figures: Path) -> dict[str, int]:

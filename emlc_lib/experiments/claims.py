@@ -5,8 +5,6 @@ A claim holds or fails where the 95 % interval of a difference paired by seed le
 ``quick`` and ``smoke`` are short trainings of small networks, which cannot refute what the paper says of its own.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from pathlib import Path

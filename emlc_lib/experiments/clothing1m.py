@@ -1,7 +1,5 @@
 """What ``11_clothing1m`` shows beside a run: learning rates over the epochs, and corrected labels of some."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -42,15 +40,13 @@ def compare_plans(plans: Mapping[int, np.ndarray], steps_per_epoch: int) -> pd.D
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def milestone_rates(
-    milestones: Sequence[int] | str, epochs: int, steps_per_epoch: int, *, lr: float = 0.1
-) -> np.ndarray:
-    """The rate at each step (T,) that torch's MultiStepLR makes of milestones, to a tenth at each.
+def milestone_rates(milestones: Sequence[int] | str, epochs: int, steps_per_epoch: int) -> np.ndarray:
+    """The rate at each step (T,) that torch's MultiStepLR makes of 0.1 and milestones, to a tenth at each.
 
     Args:
         milestones: in epochs, or the text that the first released code passed, which no epoch ever equals.
     """
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones=milestones, gamma=0.1)
     rates = []
     for _ in range(epochs):
@@ -58,21 +54,6 @@ def milestone_rates(
         optimiser.step()
         scheduler.step()
     return np.array(rates)
-
-
-def told_rates(rates: np.ndarray, epochs: int) -> str:
-    """A line for each stretch of epochs with the same lowest and highest learning rate.
-
-    Args:
-        rates: at each step (T,) of a training of so many epochs.
-    """
-    epoch = np.arange(len(rates)) * epochs // len(rates) + 1
-    lines = []
-    spans = pd.Series(rates).groupby(epoch).agg(["min", "max"])
-    for (low, high), part in spans.groupby(["min", "max"], sort=False):
-        upto = f" to {high:g}" if low < high else ""
-        lines.append(f"epochs {part.index[0]} to {part.index[-1]}: learning rate {low:g}{upto}")
-    return "\n".join(lines)
 
 
 def correct_some(run: Run, data: ExperimentData, most: int = 500) -> tuple[pd.DataFrame, Tensor]:

@@ -12,8 +12,6 @@ Two processes at the same run wait for each other by a file lock, as everywhere
 runs again while its jobs are still there.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

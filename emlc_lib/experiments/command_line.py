@@ -1,7 +1,5 @@
 """The papermill command that makes a run."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The committed tables, as claims read them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """What the tables of ``benchmarks.step_cost`` and ``benchmarks.data_throughput`` say of time and memory."""
 
-from __future__ import annotations
-
 import pandas as pd
 from scipy import stats
 

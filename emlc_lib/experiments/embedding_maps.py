@@ -1,7 +1,5 @@
 """Figure 4: maps of a student's embeddings by t-SNE, and numbers for how well its classes separate."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +18,7 @@ from ..training.start import starting_classifier
 from .runs import Run
 
 
-def separation(points: np.ndarray, labels: np.ndarray, *, neighbours: int = 10) -> dict[str, float]:
+def separation(points: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """How well classes separate in a space of embeddings or of a map.
 
     Args:
@@ -28,12 +26,11 @@ def separation(points: np.ndarray, labels: np.ndarray, *, neighbours: int = 10) 
 
     Returns:
         ``silhouette`` in [-1, 1], the mean over samples with Euclidean distances, and ``knn`` in [0, 1], the
-        accuracy of k nearest neighbours in a stratified 5-fold cross-validation.
+        accuracy of ten nearest neighbours in a stratified 5-fold cross-validation.
     """
-    classifier = KNeighborsClassifier(neighbours)
     return {
         "silhouette": float(silhouette_score(points, labels)),
-        "knn": float(cross_val_score(classifier, points, labels, cv=5).mean()),
+        "knn": float(cross_val_score(KNeighborsClassifier(10), points, labels, cv=5).mean()),
     }
 
 
@@ -54,7 +51,7 @@ def check_number(n: int, images: ImageSet) -> None:
 
 
 def map_embeddings(
-    named: Sequence[tuple[str, Run]], images: ImageSet, *, n: int = 2000, perplexity: float = 30.0
+    named: Sequence[tuple[str, Run]], images: ImageSet, *, n: int = 2000
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Maps the first n test images as the reported student of each run sees them, and as the first run's feature
     extractor did before any training with labels, under the name :data:`START`.
@@ -84,7 +81,7 @@ def map_embeddings(
     points, numbers = [], []
     for name, run, features, accuracy in mapped:
         vectors = normalize(embeddings(features, images.test_images[:n], images.name))
-        tsne = TSNE(perplexity=perplexity, init="pca", random_state=run.config.seed)
+        tsne = TSNE(perplexity=30.0, init="pca", random_state=run.config.seed)
         flat = tsne.fit_transform(vectors)
         map_ = pd.DataFrame({"name": name, "seed": run.config.seed, "label": labels, "class": classes})
         points.append(map_.assign(x=flat[:, 0], y=flat[:, 1]).round(2))

@@ -4,8 +4,6 @@ Each is a widget whose picture follows its controls (:mod:`emlc_lib.runtime.widg
 that a headless run shows its first state and goes on.
 """
 
-from __future__ import annotations
-
 import functools
 
 import ipywidgets

@@ -12,14 +12,12 @@ there, or has its row in a table of ``figures/``, is not done again. A piece tha
 one begins.
 
 DIR gets ``runs.csv``, ``step_cost_gpu.csv``, ``report.json`` (pieces, tests, provenance) and ``log.txt``.
-``--piece-mb 15`` adds the SimCLR weights that this call has finished, in 16 bits, as pieces of one archive, and
-``--carry-checkpoints`` the checkpoints of what is begun. Back home::
+Back home ``emlc gpu collect DIR`` adds the rows to ``figures/paper_cifar10.csv``, ... SimCLR weights and the
+checkpoints of what is begun stay below the data root; where only DIR comes back, and large files do not::
 
-    emlc gpu collect DIR    # adds the rows to figures/paper_cifar10.csv, ...
-    emlc gpu join DIR       # puts the pieces' files below the data root, if intact
+    tar c -C data weights runs | split -b 15MB - DIR/carried.    # there
+    cat DIR/carried.* | tar x -C data                            # here
 """
-
-from __future__ import annotations
 
 import argparse
 import math
@@ -29,9 +27,9 @@ from pathlib import Path
 
 from ..runtime.files import as_folder, writable_folder
 from ..runtime.parameters import ConfigError, Expected
-from ..runtime.places import REPOSITORY, data_root, runs_root
+from ..runtime.places import REPOSITORY
 from .campaign import Campaign
-from .carry import collect, join
+from .carry import collect
 
 # All that this project's own files import here, besides the standard library.
 IMPORTS = (
@@ -72,32 +70,18 @@ def execute(arguments: Sequence[str], program: str) -> int:
     add("--out", type=str, default=Path("build/gpu"), metavar="DIR", help="the folder for what comes back")
     add("--seeds", type=_count, default=3, help="how many seeds each run is to have")
     add("--trial", action="store_true", help="the same queue on digits and the CPU")
-    add("--piece-mb", type=_positive, help="bring back SimCLR weights, in pieces of so many MB")
-    add("--carry-checkpoints", action="store_true", help="bring back the checkpoints of what is begun")
-    backs = [
-        commands.add_parser("collect", help="add the rows in DIR to the tables"),
-        commands.add_parser("join", help="put pieces in DIR together"),
-    ]
-    for back in backs:
-        back.add_argument("folder", type=str, metavar="DIR")
-    for command in (work, backs[0]):
+    back = commands.add_parser("collect", help="add the rows in DIR to the tables")
+    back.add_argument("folder", type=str, metavar="DIR")
+    for command in (work, back):
         command.add_argument("--figures", type=str, default=REPOSITORY / "figures", help="the folder of tables")
     args = parser.parse_args(arguments)
     args.given = arguments
-    if args.what != "join":
-        args.figures = as_folder(args.figures, "--figures")
-    if args.what != "work":
-        args.folder = as_folder(args.folder, "DIR")
-    if args.what == "join":
-        print("\n".join(join(args.folder, data_root())))
-    elif args.what == "collect":
-        for name, rows in collect(args.folder, args.figures).items():
-            print(f"{name}: {rows} new rows")
-    else:
-        if args.carry_checkpoints and not runs_root().resolve().is_relative_to(data_root().resolve()):
-            raise ConfigError("--carry-checkpoints: EMLC_RUNS must be a folder below the data root")
+    args.figures = as_folder(args.figures, "--figures")
+    if args.what == "work":
         args.out = writable_folder(args.out, "--out", make=True)
         return int(not Campaign(args).work())
+    for name, rows in collect(as_folder(args.folder, "DIR"), args.figures).items():
+        print(f"{name}: {rows} new rows")
     return 0
 
 

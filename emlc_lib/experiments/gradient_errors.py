@@ -1,7 +1,5 @@
 """How far the k-step meta-gradients of the paper and of its released code are from the exact one, in training."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

@@ -1,7 +1,5 @@
 """What each kind of information is worth over the rate of symmetric noise: what no publication reports."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 

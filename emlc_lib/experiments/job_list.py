@@ -1,7 +1,5 @@
 """The runs of Table 1, and lists of runs as jobs: what is to do, and what it asks for. Nothing runs here."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

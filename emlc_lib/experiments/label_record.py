@@ -19,7 +19,7 @@ from ..data.experiment_data import ExperimentData
 from ..methods.emlc import EMLC
 from ..networks.backbones import build_classifier
 from ..networks.weights import SHIPPED_WEIGHTS
-from ..runtime.checkpoint import load_weights, read_npz, write_atomically
+from ..runtime.checkpoint import load_weights, read_npz
 from ..runtime.execution import at_own_precision
 from ..runtime.files import as_path
 from ..runtime.parameters import ConfigError
@@ -28,6 +28,8 @@ from ..runtime.progress import progress
 from ..training.config import Config
 from ..training.correction import soft_labels
 from ..training.start import initial_networks
+
+MOMENTS = 8  # at which a training is looked at, after its beginning
 
 
 @dataclass(frozen=True)
@@ -80,23 +82,9 @@ class LabelRecord:
         words = np.where(corrected == self.true, "recovered", words)
         return np.where(right, np.where(corrected == self.true, "kept", "spoilt"), words)
 
-    def save(self, path: str | Path) -> None:
-        """Writes an .npz file without pickles. Colour images are compressed as one picture, with little loss."""
-        arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-        n, *shape = self.images.shape
-        buffer = io.BytesIO()
-        # One long strip: all images below each other.
-        strip = Image.fromarray(self.images.reshape(n * shape[0], *shape[1:]))
-        strip.save(buffer, "webp", quality=85, method=6, lossless=len(shape) == 2)
-        arrays["images"] = np.frombuffer(buffer.getvalue(), np.uint8)
-        arrays["shape"] = np.asarray(self.images.shape)
-        for name in ("probabilities", "gates", "wanted"):
-            arrays[name] = arrays[name].astype(np.float16)
-        write_atomically(Path(path), lambda p: _savez(p, arrays))
-
     @classmethod
     def load(cls, path: str | Path) -> LabelRecord:
-        """Reads what :meth:`save` has written: the file of that path, else the committed one in ``figures/``.
+        """Reads what ``benchmarks.label_record`` has written: a file, or the committed one in ``figures/``.
 
         Raises:
             ConfigError: there is neither, or it holds something else.
@@ -114,11 +102,6 @@ class LabelRecord:
         return cls(**arrays | {"origin": str(arrays["origin"])})
 
 
-def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with open(path, "wb") as file:  # by its name numpy would add .npz
-        np.savez_compressed(file, **arrays)
-
-
 def shipped_teacher() -> Teacher:
     """The teacher of the run in the card ``weights/emlc-cifar10-resnet_small.json``, on the CPU, in evaluation
     mode."""
@@ -129,10 +112,8 @@ def shipped_teacher() -> Teacher:
 
 
 @at_own_precision
-def record_labels(
-    config: Config, data: ExperimentData, *, n: int = 200, moments: int = 8, origin: str = "", show: bool = True
-) -> LabelRecord:
-    """Trains EMLC and looks at the first n images of the noisy set before it and ``moments`` times, evenly spread.
+def record_labels(config: Config, data: ExperimentData, *, n: int = 200, show: bool = True) -> LabelRecord:
+    """Trains EMLC and looks at the first n images of the noisy set before it and eight times, evenly spread.
 
     What the teacher says is without augmentation and in evaluation mode, as at the end of a training. The wanted
     labels are those of these images as one batch and one clean batch, in training mode, before the step.
@@ -150,7 +131,7 @@ def record_labels(
     total = method.last_step(config.epochs)
     pixels, given = data.noisy_images[:n], data.noisy_labels[:n]
     x = normalise(pixels, data.mean, data.std)
-    ends = {round(total * i / moments / method.period) * method.period for i in range(1, moments + 1)}
+    ends = {round(total * i / MOMENTS / method.period) * method.period for i in range(1, MOMENTS + 1)}
     rows: list[tuple[np.ndarray, ...]] = []
 
     def look(t: int) -> None:
@@ -177,5 +158,5 @@ def record_labels(
         probabilities=probabilities,
         gates=gates,
         wanted=wanted,
-        origin=origin or config.name,
+        origin=config.name,
     )

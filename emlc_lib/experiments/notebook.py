@@ -1,7 +1,5 @@
 """What the notebooks share: checked parameters, an announcement of the run, saved figures, committed tables."""
 
-from __future__ import annotations
-
 import ast
 import io
 import math
@@ -108,8 +106,14 @@ def _check_grid(values: Mapping[str, Any]) -> None:
         raise ConfigError((name if name in values else PLURAL.get(name, name)) + colon + rest) from None
 
 
-def describe(config: Config) -> str:
-    """One paragraph: what will run, at which preset, on which device."""
+def announce(config: Config, root: str | Path | None = None) -> None:
+    """Prints what will run, at which preset, on which device, and whether it is finished.
+
+    :func:`emlc_lib.run` says how long it takes.
+
+    Args:
+        root: the folder of runs, where the run may lie finished.
+    """
     noise = config.noise_key or "as crawled"
     k = f" with k = {config.k}" if METHODS[config.method].looks_ahead else ""
     where = provenance(config.device)["hardware"]
@@ -118,20 +122,11 @@ def describe(config: Config) -> str:
     start += f", {config.start_steps} supervised steps on the clean set" if config.start_steps else ""
     known = config.n_clean if config.noise_type != "file" else None
     device = where.get("gpu") or f"CPU, {where['threads']} threads"
-    return (
+    print(
         f"{config.method}{k} on {config.dataset}, {config.noise_type} noise {noise}, seed {config.seed}\n"
         f"preset {config.preset}: {config.model}, {config.epochs} epochs of batches of {config.batch_size}, "
         f"{known or 'all'} clean labels\nstart: {start}; device: {device}"
     )
-
-
-def announce(config: Config, root: str | Path | None = None) -> None:
-    """Prints :func:`describe`, and whether the run is finished; :func:`emlc_lib.run` says how long it takes.
-
-    Args:
-        root: the folder of runs, where the run may lie finished.
-    """
-    print(describe(config))
     if is_finished(config, root):
         print("finished before: its files are read back", flush=True)
 

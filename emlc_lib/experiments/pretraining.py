@@ -1,7 +1,5 @@
 """Self-supervised weights as files: where none are there, they are pretrained once; and a card for each file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

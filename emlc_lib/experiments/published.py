@@ -1,7 +1,5 @@
 """Published test accuracies, in percent: the paper's own, others', and what they say of the paper's claims."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pandas as pd

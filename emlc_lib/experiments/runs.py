@@ -1,7 +1,5 @@
 """Finished runs on disk: doing one, finding it again, and where its numbers come from."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Callable
@@ -117,8 +115,9 @@ def run(
     finished = from_first(lambda: is_finished(config, root))
     if not finished:
         from_first(lambda: check_writable() if config.awaits_weights else None)
-        if processes == 1 or config.awaits_weights:
-            data = data or _prepared(config)  # what it refuses leaves no folder behind and costs no pretraining
+        if data is None and (processes == 1 or config.awaits_weights):
+            with one_of_each_machine_first():
+                data = prepare(config)  # what it refuses leaves no folder behind and costs no pretraining
         from_first(lambda: writable_folder(runs_root(root), "runs", make=True))
         _before_training(config, data, processes, show)
     folder = run_folder(config, root)  # only now is its name sure to be the real one
@@ -154,18 +153,13 @@ def _before_training(config: Config, data: ExperimentData | None, processes: int
             )
 
 
-def _prepared(config: Config) -> ExperimentData:
-    with one_of_each_machine_first():
-        return prepare(config)
-
-
 def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: bool, on_epoch=None) -> None:
     trained = train(config, data, folder=folder, show=show, on_epoch=on_epoch)
     if own_share().rank != 0:
         return
-    write_atomically(
-        folder / "student.safetensors", lambda p: save_weights(_with(trained, trained.best_student), p)
-    )
+    # Only the stored copy is the best epoch's; the training state has been checkpointed already.
+    trained.method.reported.load_state_dict(trained.best_student)
+    write_atomically(folder / "student.safetensors", lambda p: save_weights(trained.method.reported, p))
     if trained.method.teacher is not None:
         write_atomically(folder / "teacher.safetensors", lambda p: save_weights(trained.method.teacher, p))
     write_atomically(folder / "epochs.csv", lambda p: trained.epochs.to_csv(p, index=False))
@@ -264,9 +258,3 @@ def summarise(config: Config, data: ExperimentData, trained: Trained) -> dict[st
         if name in last:
             result[f"last_{name}"] = float(last[name])
     return result
-
-
-def _with(trained: Trained, weights: dict[str, torch.Tensor]) -> Classifier:
-    # Only the stored copy is the best epoch's; the training state has been checkpointed already.
-    trained.method.reported.load_state_dict(weights)
-    return trained.method.reported

@@ -1,7 +1,5 @@
 """Means over seeds, differences paired by seed with their 95 % confidence interval (Student's t), and claims."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

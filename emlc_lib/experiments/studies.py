@@ -1,7 +1,5 @@
 """The comparisons of notebooks 05 to 09: named changes to a configuration, run and put into tables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Many runs, in parallel processes: ``emlc sweep --help``."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 from collections.abc import Iterable, Mapping, Sequence

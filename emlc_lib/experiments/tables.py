@@ -1,7 +1,5 @@
 """The paper's numbers, and tables of runs beside them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -9,13 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..data.noise_file import as_noise_file
 from ..data.parameters import RATED
-from ..data.prepare import prepare
 from ..methods import METHODS
 from ..runtime.parameters import ConfigError
 from ..training.config import Config
-from ..training.presets import make_config
 from .published import in_paper
 from .runs import Run
 from .statistics import paired
@@ -30,6 +25,8 @@ _RESULTS = (
 RUN_COLUMNS = (
     *_SETTING, "digest", *_RESULTS, "steps", "seconds", "threads", "hardware", "torch", "python", "command",
 )  # fmt: skip
+
+BASELINES = ("cross_entropy", "clean_only")
 
 
 def paper_accuracy(config: Config) -> tuple[float, float | None] | None:
@@ -135,8 +132,8 @@ def concatenated(tables: Mapping[object, pd.DataFrame], key: str) -> pd.DataFram
     return pd.concat(tables, names=[key]).reset_index(key).reset_index(drop=True)
 
 
-def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "clean_only")) -> pd.DataFrame:
-    """EMLC at the better of its k, as the paper reports it, against baselines, per noise setting.
+def compare(table: pd.DataFrame) -> pd.DataFrame:
+    """EMLC at the better of its k, as the paper reports it, against :data:`BASELINES`, per noise setting.
 
     Args:
         table: :func:`run_table` with EMLC, the baselines and the same seeds for all. Clean-only training does
@@ -157,14 +154,14 @@ def compare(table: pd.DataFrame, baselines: Sequence[str] = ("cross_entropy", "c
         k = part.groupby("k")["test_accuracy"].mean().idxmax()
         best = 100 * part[part["k"] == k].set_index("seed")["test_accuracy"]
         row = {"noise_type": kind, "noise": noise, "emlc": best.mean(), "k": k}
-        for name in baselines:
+        for name in BASELINES:
             other = table[table["method"] == name]
             own = (other["noise_type"] == kind) & (other["noise"] == noise)
             other = other[own | (is_blind(other) & (not kind.startswith(_FILE)))]
             found = paired(best, 100 * other.set_index("seed")["test_accuracy"])
             row |= {f"minus {name}": found.mean, f"± {name}": found.half, f"verdict {name}": found.verdict}
         rows.append(row)
-    columns = [f"{what}{name}" for name in baselines for what in ("minus ", "± ", "verdict ")]
+    columns = [f"{what}{name}" for name in BASELINES for what in ("minus ", "± ", "verdict ")]
     return pd.DataFrame(rows, columns=["noise_type", "noise", "emlc", "k", *columns]).round(2)
 
 
@@ -174,53 +171,15 @@ def is_blind(table: pd.DataFrame) -> pd.Series:
     return ~sees & ~table["noise_type"].str.startswith(_FILE)
 
 
-def label_hashes(table: pd.DataFrame) -> pd.DataFrame:
-    """The noise that the runs of a :func:`run_table` saw, loaded again: each once, with the command for its file.
-
-    Args:
-        table: of runs with the sizes of their presets.
-
-    Returns:
-        ``dataset, noise_type, noise, seed, n_clean, n_noisy, wrong_share, sha256, command``, sorted.
-
-    Raises:
-        ConfigError: a run has other sizes or splits, or its labels are from a file.
-    """
-    rows = []
-    other = table["noise_type"].str.startswith(_FILE) | table["command"].str.contains(
-        "n_clean|n_noisy|splits|human_"
-    )
-    if other.any():
-        raise ConfigError(
-            f"table: {table['command'][other].iloc[0]} has labels of its own; its result has their hash"
-        )
-    seen = table[~is_blind(table)]
-    names = ["dataset", "preset", "noise_type", "noise", "seed"]
-    for dataset, preset, kind, rate, seed in (
-        seen[names].drop_duplicates().sort_values(names).itertuples(index=False)
-    ):
-        values = dict(dataset=dataset, preset=preset, noise_type=kind, noise=rate, seed=seed)
-        file = as_noise_file(prepare(make_config(**values, device="cpu", start="random")), dataset)
-        rows.append(
-            {name: value for name, value in values.items() if name != "preset"}
-            | {"n_clean": len(file.clean), "n_noisy": len(file.noisy)}
-            | {"wrong_share": (file.labels != file.true_labels).mean(), "sha256": file.sha256}
-            | {"command": " ".join(["emlc noise", *(f"--{n.replace('_', '-')} {v}" for n, v in values.items())])}
-        )
-    return pd.DataFrame(rows)
-
-
-def gap_to_best(
-    table: pd.DataFrame, k: int, baselines: Sequence[str] = ("cross_entropy", "clean_only")
-) -> pd.Series:
+def gap_to_best(table: pd.DataFrame, k: int) -> pd.Series:
     """EMLC's mean test accuracy minus the best baseline's, in points, by noise setting; see :func:`compare`.
 
     Settings without any baseline are left out.
     """
     emlc = table[(table["method"] == "emlc") & (table["k"] == k)]
-    others = table[table["method"].isin(baselines)]
-    compared = compare(pd.concat([emlc, others]), baselines)
-    gaps = compared[[f"minus {name}" for name in baselines]].min(axis=1)
+    others = table[table["method"].isin(BASELINES)]
+    compared = compare(pd.concat([emlc, others]))
+    gaps = compared[[f"minus {name}" for name in BASELINES]].min(axis=1)
     return gaps.set_axis([noise_label(row.noise_type, row.noise) for row in compared.itertuples()]).dropna()
 
 

@@ -1,7 +1,5 @@
 """How far Proposition 2 is from the exact k-step meta-gradient, measured on a small problem in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

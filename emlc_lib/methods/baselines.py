@@ -1,7 +1,5 @@
 """The two baselines without label correction: cross-entropy on noisy labels, and on the clean set alone."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -13,8 +13,6 @@ The student that is reported may be a moving average of the one that trains (:fu
 else ever looks at: both networks train as they would without it.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 

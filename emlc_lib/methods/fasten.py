@@ -28,8 +28,6 @@ Choices, with the paper, its authors' description (Hyperconnect's technical blog
 * The code picks the epoch on 5,000 further clean images; here the clean set serves, as for every method.
 """
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn

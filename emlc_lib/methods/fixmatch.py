@@ -18,8 +18,6 @@ Choices, with the paper and its public code in view:
   weights that is evaluated in the student's place.
 """
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field
 from torch import Tensor

@@ -105,16 +105,16 @@ class LookAhead(Method):
 
 
 class LossWeight(nn.Sequential):
-    """A weight in (0, 1) as a function of a sample's loss, (n, 1) to (n, 1): one hidden layer.
+    """A weight in (0, 1) as a function of a sample's loss, (n, 1) to (n, 1): one hidden layer of 100.
 
     Args:
         generator: the weights and biases are drawn from it, with torch's bounds for linear layers. The biases must
             not begin at zero: losses are positive, and ReLU units that all bend at zero make a linear function.
     """
 
-    def __init__(self, generator: torch.Generator, hidden: int = 100):
+    def __init__(self, generator: torch.Generator):
         with torch.device("meta"):  # torch's own initialisation would draw from the global generator
-            super().__init__(nn.Linear(1, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Sigmoid())
+            super().__init__(nn.Linear(1, 100), nn.ReLU(), nn.Linear(100, 1), nn.Sigmoid())
         self.to_empty(device="cpu")
         for layer in (self[0], self[2]):
             for parameter in layer.parameters():

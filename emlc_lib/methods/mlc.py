@@ -33,8 +33,6 @@ What is followed, and where choices had to be made:
   too.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -53,16 +51,14 @@ from .look_ahead import LookAhead, LookAheadParameters
 class LabelCorrectionNetwork(nn.Module):
     """g_alpha: features (n, d) and given labels (n,) int64 to soft labels (n, C), whose rows sum to one."""
 
-    def __init__(
-        self, dim: int, n_classes: int, generator: torch.Generator, *, embedding: int = 64, hidden: int = 128
-    ):
+    def __init__(self, dim: int, n_classes: int, generator: torch.Generator):
         super().__init__()
         with torch.device("meta"):  # torch's own initialisation would draw from the global generator
-            self.label_embedding = nn.Embedding(n_classes, embedding)
+            self.label_embedding = nn.Embedding(n_classes, 64)
             self.net = nn.Sequential(
-                nn.Linear(dim + embedding, hidden), nn.Tanh(),
-                nn.Linear(hidden, hidden), nn.Tanh(),
-                nn.Linear(hidden, n_classes),
+                nn.Linear(dim + 64, 128), nn.Tanh(),
+                nn.Linear(128, 128), nn.Tanh(),
+                nn.Linear(128, n_classes),
             )  # fmt: skip
         self.to_empty(device="cpu")
         nn.init.xavier_uniform_(self.label_embedding.weight, generator=generator)

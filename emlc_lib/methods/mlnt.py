@@ -36,8 +36,6 @@ reproduction in view:
 * The student is what is evaluated; the code validates the teacher too and keeps the better of the two.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -29,8 +29,6 @@ Choices, with the paper and the released code (xjtushujun/meta-weight-net) in vi
 * The code's clean batch is as large as the noisy one; here it has ``clean_batch_size``, as for EMLC.
 """
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field
 from torch import Tensor

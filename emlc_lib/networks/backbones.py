@@ -3,8 +3,7 @@
 Models are built without touching the global random state: weights come from the generator that is passed.
 """
 
-from __future__ import annotations
-
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -21,14 +20,9 @@ Model = Literal["small_cnn", "resnet_narrow", "resnet_small", "resnet34", "resne
 class NarrowResNet(nn.Sequential):
     """A CIFAR ResNet of four basic blocks, for CPUs: 3x3 stem, then one block per width, global pooling."""
 
-    def __init__(self, channels: int, widths: tuple[int, ...] = (16, 32, 64, 64)):
-        layers: list[nn.Module] = [
-            nn.Conv2d(channels, widths[0], 3, padding=1, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(inplace=True),
-        ]
-        previous = widths[0]
-        for i, width in enumerate(widths):
+    def __init__(self, channels: int):
+        layers, previous = convolution(channels, 16), 16
+        for i, width in enumerate((16, 32, 64, 64)):
             stride = 1 if i == 0 else 2
             shortcut = None
             if stride != 1 or previous != width:
@@ -63,9 +57,9 @@ class PooledResNet(nn.Sequential):
     sums are those of ResNet-9 (Page, 2018); the first, which has the most pixels, is of one convolution.
     """
 
-    def __init__(self, channels: int, stem: int = 16, widths: tuple[int, ...] = (32, 128, 256)):
-        layers: list[nn.Module] = [nn.Conv2d(channels, stem, 2), nn.ReLU(inplace=True)]
-        for i, (before, width) in enumerate(zip((stem, *widths), widths, strict=False)):
+    def __init__(self, channels: int):
+        layers: list[nn.Module] = [nn.Conv2d(channels, 16, 2), nn.ReLU(inplace=True)]
+        for i, (before, width) in enumerate(pairwise((16, 32, 128, 256))):
             layers += [*convolution(before, width, nn.MaxPool2d(2)), Sum(width, 2 if i else 1)]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 

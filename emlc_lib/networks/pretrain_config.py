@@ -1,7 +1,5 @@
 """What a pretraining depends on: its parameters, and their values for each model."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """How good features are before fine-tuning: a linear and a nearest-neighbour classifier on frozen embeddings."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression

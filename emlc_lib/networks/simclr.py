@@ -1,7 +1,5 @@
 """Self-supervised pretraining by SimCLR (Chen et al., 2020): initial weights for student and teacher (Table 4)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field

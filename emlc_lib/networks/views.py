@@ -4,8 +4,6 @@ Crop, resize and flip are one affine resampling; brightness, contrast, saturatio
 one affine map of each image's colours. So a view costs one ``grid_sample`` and one small matrix product.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 from typing import NamedTuple

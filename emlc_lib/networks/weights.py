@@ -3,8 +3,6 @@
 Which file it is, whether it may be trusted and fits, what it holds, and reading it.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import pickle

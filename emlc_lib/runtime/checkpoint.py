@@ -6,7 +6,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,16 @@ def read_npz(path: Path, parameter: str) -> dict[str, np.ndarray]:
         return arrays
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{parameter}: {path} is not a readable .npz archive ({error})") from error
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name as a compressed ``.npz`` archive, atomically; the same arrays give the same bytes."""
+
+    def write(to: Path) -> None:
+        with open(to, "wb") as file:  # a name would be given the ending .npz
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(path, write)
 
 
 def save_file(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:

@@ -10,8 +10,6 @@ The first steps are run on the stream that is captured later: autograd would wai
 another one in the middle of the capture, which CUDA refuses.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain

@@ -1,7 +1,5 @@
 """Where a training stops being one: losses, gradients or weights that are infinite or not a number."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 

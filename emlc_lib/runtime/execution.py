@@ -1,7 +1,5 @@
 """How the same mathematics is executed: devices, number formats, memory layout, compilation."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os

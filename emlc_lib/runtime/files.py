@@ -1,7 +1,5 @@
 """Paths that a user names, checked before any work, and files that are never seen half-written."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

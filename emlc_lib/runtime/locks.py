@@ -1,7 +1,5 @@
 """Work that one process does while others wait for its result."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The loop that all trainings share: steps with progress, and now and then a look for what is not finite."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 

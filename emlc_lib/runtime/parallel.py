@@ -23,8 +23,6 @@ process writes or reads a run's files; the others hear from it what they need to
 here changes anything.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 That is one line, which names the parameter and what is allowed.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable, Mapping

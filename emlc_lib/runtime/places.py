@@ -1,7 +1,5 @@
 """Where data sets, self-supervised weights and runs live."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

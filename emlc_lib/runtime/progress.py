@@ -1,7 +1,5 @@
 """What is said on stderr: a progress bar with an ETA, lines, and how long something takes in words."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Where a number comes from: hardware, versions and the number of processes."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

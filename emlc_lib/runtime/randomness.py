@@ -4,8 +4,6 @@ Nothing is carried from draw to draw, so a resumed run needs no generator state,
 same seed see the same batches and augmentations.
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import NamedTuple, TypeVar
 

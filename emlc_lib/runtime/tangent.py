@@ -12,8 +12,6 @@ float32. Nearly all of the error of v_i comes from the activations and from g_w:
 cosine of 0.9999 even in an untrained ResNet-34, whose activations bend it to 0.8. The tests bound both.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -1,7 +1,5 @@
 """Tables as people and spreadsheets write them."""
 
-from __future__ import annotations
-
 import csv
 import io
 import unicodedata

@@ -1,7 +1,5 @@
 """A figure below its controls; needs the extra ``notebooks``."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,30 +9,25 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 
-def figure_below(
-    controls: ipywidgets.ValueWidget | Mapping[str, ipywidgets.ValueWidget], draw: Callable[..., Figure]
-) -> ipywidgets.VBox:
+def figure_below(controls: Mapping[str, ipywidgets.ValueWidget], draw: Callable[..., Figure]) -> ipywidgets.VBox:
     """Controls and, below them, the figure that ``draw`` makes of their values, drawn anew when one changes.
 
     In place of ``ipywidgets.interact``, whose Output widget can keep nbclient, and with it papermill and nbval,
     waiting for ever (nbclient, issue 312).
 
     Args:
-        controls: one, whose value is the argument of ``draw``, or several by the name of the argument.
+        controls: each by the name of its argument of ``draw``.
     """
     picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
-    several = isinstance(controls, Mapping)
-    widgets = list(controls.values()) if several else [controls]
 
     def update(_: Any = None) -> None:
-        values = {name: control.value for name, control in controls.items()} if several else None
-        picture.value = _png(draw(**values) if several else draw(controls.value))
+        picture.value = _png(draw(**{name: control.value for name, control in controls.items()}))
 
-    for control in widgets:
+    for control in controls.values():
         control.observe(update, names="value")
     update()
     # At its left edge, or the box would stretch it.
-    return ipywidgets.VBox([*widgets, picture], layout={"align_items": "flex-start"})
+    return ipywidgets.VBox([*controls.values(), picture], layout={"align_items": "flex-start"})
 
 
 def _png(figure: Figure) -> bytes:

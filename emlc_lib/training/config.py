@@ -68,24 +68,24 @@ class Config(MethodParameters):
     def awaits_weights(self) -> bool:
         """Whether the SimCLR weights that it starts from are yet to be pretrained.
 
-        :func:`emlc_lib.run` and :func:`emlc_lib.experiments.sweep.sweep` do so first. Digest and name of the run
-        are made of their content, too; until then both are provisional, and the name has ``unpretrained`` in it.
+        :func:`emlc_lib.run` and :func:`emlc_lib.experiments.sweep.sweep` do so first; until then digest and name
+        are provisional, and the name has ``unpretrained`` in it.
         """
         return self.start == "simclr" and are_awaited(self.dataset, self.model, self.start_weights)
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that differ whenever :attr:`identity` does."""
+        """:func:`~emlc_lib.training.run_digest.digest_of` the :attr:`identity`."""
         return digest_of(self.identity)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the result depends on: the values that differ from their defaults, with the content of files."""
+        """The first of :attr:`identities`, today's."""
         return self.identities[0]
 
     @property
     def identities(self) -> list[dict[str, Any]]:
-        """:attr:`identity`, and what it was in older versions, for runs that were begun in them."""
+        """See :func:`emlc_lib.training.run_digest.identities`."""
         return identities(self)
 
     @property
@@ -146,19 +146,14 @@ class OwnConfig(Config):
         return OWN
 
 
-def config_class(method: str, own: bool = False) -> type[Config]:
-    """The configuration of a method, which has its parameters and no other's; ``own`` for a user's images."""
-    return _config_class(method, own)
-
-
 @functools.cache
-def _config_class(method: str, own: bool) -> type[Config]:
-    base = OwnConfig if own else Config
+def config_class(base: type[Config], method: str) -> type[Config]:
+    """The configuration of a method, which has its parameters and no other's."""
     bases = (base, METHODS[method].Parameters)
     return create_model(f"{base.__name__}_{method}", __base__=bases, method=(Literal[method], method))
 
 
 def from_values(values: Mapping[str, Any]) -> Config:
     """The configuration that a finished run has stored; the files that it began with may be gone."""
-    cls = config_class(values.get("method", "emlc"), values.get("dataset") == "own")
+    cls = config_class(OwnConfig if values.get("dataset") == "own" else Config, values.get("method", "emlc"))
     return cls.model_validate(without_gone(values), context=STORED)

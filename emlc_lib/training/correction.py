@@ -1,7 +1,5 @@
 """A trained teacher's verdict on given labels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch
@@ -52,9 +50,9 @@ def corrections(
         constants: mean and standard deviation by which images are standardised.
 
     Returns:
-        By name, (n,) on the CPU: ``given`` and ``corrected`` class, its ``probability``, the ``gate``, the
-        ``quality`` of the given label, which is the mean of the student's and the teacher's own probabilities of
-        it, and the ``rank`` of suspicion from 1: the order of quality, least first.
+        By name, (n,) on the CPU: ``given`` and ``corrected`` class, ``probability``, ``gate`` and ``rank`` of
+        :meth:`emlc_lib.estimator.estimator.EMLCClassifier.correct_labels`, and the ``quality`` of the given label:
+        the average probability of which the rank is the order.
     """
     scale = on_device(constants, device)
     soft, gate, by_teacher = soft_labels(teacher, pixels, given, scale)

@@ -1,7 +1,5 @@
 """Predictions and accuracies without augmentation, and the epoch that they choose."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

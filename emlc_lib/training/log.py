@@ -1,7 +1,5 @@
 """What the steps of a training logged: made whole over processes, as a table, and as one row per epoch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

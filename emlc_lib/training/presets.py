@@ -1,7 +1,5 @@
 """The presets, and :func:`make_config`, which completes them to a checked configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from ..runtime.execution import bfloat16_is_fast, check_device, chosen_device
 from ..runtime.files import as_path
 from ..runtime.parameters import ConfigError, checked, did_you_mean, unknown_name
 from ..runtime.schedules import lr_factor, steps_by
-from .config import Config, config_class
+from .config import Config, OwnConfig, config_class
 
 
 def learning_rates(config: Config, n_noisy: int) -> np.ndarray:
@@ -75,7 +73,7 @@ def make_config(
     """
     if not isinstance(method, str) or method not in METHODS:
         raise ConfigError(f"method: {method!r} is not one of {', '.join(METHODS)}{did_you_mean(method, METHODS)}")
-    spec, cls = spec_of(dataset), config_class(method)
+    spec, cls = spec_of(dataset), config_class(Config, method)
     _refuse_others(changes, method, cls)
     device = chosen_device(device)
     if preset == "auto":
@@ -126,7 +124,7 @@ def own_config(*, device: str = "auto", **values) -> Config:
     Raises:
         ConfigError: any unknown name or value that is not allowed.
     """
-    cls = config_class("emlc", own=True)
+    cls = config_class(OwnConfig, "emlc")
     _refuse_others(values, "emlc", cls)
     config = checked(cls, method="emlc", device=chosen_device(device), **values)
     usable_device(device)
@@ -147,7 +145,7 @@ def _refuse_others(values: Mapping[str, Any], method: str, cls: type[Config]) ->
     for name in sorted(values):
         if name in cls.model_fields:
             continue
-        owners = [other for other in METHODS if name in config_class(other).model_fields]
+        owners = [other for other in METHODS if name in config_class(Config, other).model_fields]
         if owners and values[name] is None:
             continue
         if owners:

@@ -1,7 +1,5 @@
 """Which trainings several processes can share."""
 
-from __future__ import annotations
-
 import torch
 
 from ..methods import METHODS

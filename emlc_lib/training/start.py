@@ -1,7 +1,5 @@
 """Initial weights, shared by every method of a comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

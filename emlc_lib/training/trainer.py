@@ -1,7 +1,5 @@
 """The one training loop: steps, evaluation, checkpoints and resumption, for every method."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Callable

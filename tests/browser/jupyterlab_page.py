@@ -1,7 +1,5 @@
 """JupyterLab on loopback and a headless Chromium in it, driven through its menus as a person would."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

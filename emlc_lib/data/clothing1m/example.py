@@ -3,8 +3,6 @@
 A picture is a shirt in the colour of its class. Nothing learned from it says anything about Clothing1M.
 """
 
-from __future__ import annotations
-
 import colorsys
 import shutil
 from collections.abc import Iterable, Mapping

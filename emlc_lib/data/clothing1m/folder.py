@@ -4,8 +4,6 @@ Lists and labels lie in the folder itself or below ``annotations/``; their keys,
 ``images/0/00/1234,5678.jpg``, are paths relative to the folder.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """What the explorers of :mod:`emlc_lib.experiments.explorers` draw."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt

@@ -1,7 +1,5 @@
 """How well wrong human labels are found, and what a student learns despite them."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure

@@ -4,8 +4,6 @@ The ``caption`` of each is written above it: :func:`emlc_lib.experiments.tables.
 made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt

@@ -1,7 +1,5 @@
 """Figures of many runs."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure

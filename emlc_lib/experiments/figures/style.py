@@ -1,7 +1,5 @@
 """The look of every figure, and how figures name and draw methods; needs the extra ``notebooks``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Figures of label noise and of the teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt

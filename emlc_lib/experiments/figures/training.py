@@ -1,7 +1,5 @@
 """Figures of one training."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
