@@ -1,6 +1,7 @@
 """Files from elsewhere are data: nothing in them is run. And the command line writes only where it is told to."""
 
 import ast
+import importlib
 import os
 import re
 import sys
@@ -109,6 +110,8 @@ def writes():
 
 @pytest.mark.filterwarnings("ignore:the gate stayed", "ignore:no label was changed")  # in so few steps
 def test_the_command_line_writes_only_where_it_is_told_to(tmp_path, monkeypatch, writes):
+    # Whoever imports it first makes matplotlib write its list of fonts into the user's folder, once.
+    importlib.import_module("matplotlib.pyplot")
     rng = np.random.default_rng(0)
     rows = ["path,label"]
     for i in range(16):
