@@ -51,7 +51,8 @@ class Difference(NamedTuple):
         return next((n for n in range(2, 10_000) if abs(self.mean) > _half(self.std, n)), None)
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} ± {self.half:.2f} (n = {self.n}, {self.verdict})"
+        half = f" ± {self.half:.2f}" if self.n > 1 else ""
+        return f"{self.mean:+.2f}{half} (n = {self.n}, {self.verdict})"
 
 
 def paired(a: pd.Series, b: pd.Series) -> Difference:
