@@ -35,11 +35,10 @@ def _own_version() -> str:
 
 def _processor() -> str:
     """Name, instructions and cores: a name such as "AMD EPYC" alone is that of processors of many speeds."""
-    name = platform.processor() or "unknown"
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        pass
+        name = platform.processor() or "unknown"
     kind = torch.backends.cpu.get_cpu_capability() + (" with bfloat16" if bfloat16_is_fast("cpu") else "")
     return f"{name} ({kind}), {os.cpu_count()} cores"
