@@ -5,6 +5,7 @@ python -m benchmarks.data_throughput --csv data_throughput.csv
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -90,9 +91,11 @@ def main() -> None:
         found = provenance(args.device)
         hardware = found["hardware"].get("gpu") or found["hardware"]["processor"]
         versions = {name: found["versions"][name] for name in ("torch", "torchvision", "python")}
-        table.assign(repeats=args.repeats, hardware=hardware, threads=args.threads, **versions).to_csv(
-            args.csv, index=False
-        )
+        words = " ".join(sys.argv[1:]).replace(str(args.csv), "FILE")
+        table.assign(
+            repeats=args.repeats, hardware=hardware, threads=args.threads, **versions,
+            command=f"python -m benchmarks.data_throughput {words}",
+        ).to_csv(args.csv, index=False)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -222,6 +222,7 @@ def _where(args) -> dict[str, str]:
     return {
         "folds": args.folds,
         "hardware": origin["hardware"]["processor"],
+        "threads": 1,
         "torch": origin["versions"]["torch"],
         "cleanlab": metadata.version("cleanlab"),
         "python": origin["versions"]["python"],

@@ -115,15 +115,26 @@ def by_execution(
         built = {}
     rows = measure(built, repeats, device) if built else pd.DataFrame({"variant": []})
     failed = pd.DataFrame({"variant": list(errors), "error": list(errors.values())})
-    source = provenance(device)
-    hardware, versions = source["hardware"], source["versions"]
     table = pd.concat([rows, failed])
     return table.assign(
-        peak_MiB=table["variant"].map(peaks), error=table["error"].fillna(""),
-        model=model, noisy=noisy, clean=clean, repeats=repeats,
-        hardware=hardware.get("gpu") or hardware["processor"], threads=hardware["threads"],
-        torch=versions["torch"], python=versions["python"],
+        peak_MiB=table["variant"].map(peaks), error=table["error"].fillna(""), repeats=repeats, **_what(args),
+        **_where(device), command="make gpu",
     )  # fmt: skip
+
+
+def _what(args) -> dict[str, object]:
+    return {name: getattr(args, name) for name in ("model", "noisy", "clean")}
+
+
+def _where(device: str) -> dict[str, object]:
+    source = provenance(device)
+    hardware, versions = source["hardware"], source["versions"]
+    return {
+        "hardware": hardware.get("gpu") or hardware["processor"],
+        "threads": hardware["threads"],
+        "torch": versions["torch"],
+        "python": versions["python"],
+    }
 
 
 def _further_memory(function: Callable[[], object], device: str) -> float:
@@ -157,16 +168,13 @@ def main() -> None:
         round(peak_memory(args, name)) if name in steps and not args.no_memory else float("nan")
         for name in table["variant"]
     ]
-    source = provenance(args.device)
-    print(f"{args.model}, {args.noisy} noisy + {args.clean} clean, {args.repeats} repeats, {args.threads} threads")
-    print(source["hardware"], {name: source["versions"][name] for name in ("torch", "python")})
+    where = _where(args.device)
+    print(f"{_what(args)}, {args.repeats} repeats, {where}")
     print(table.round({"seconds": 4, "ratio": 2, "low": 2, "high": 2}).to_string(index=False, na_rep=""))
     if args.csv:
-        hardware, versions = source["hardware"], source["versions"]
-        extra = {"model": args.model, "noisy": args.noisy, "clean": args.clean, "repeats": args.repeats,
-                 "hardware": hardware.get("gpu") or hardware["processor"], "threads": args.threads,
-                 "torch": versions["torch"], "python": versions["python"]}  # fmt: skip
-        table.assign(**extra).to_csv(args.csv, index=False)
+        words = " ".join(sys.argv[1:]).replace(str(args.csv), "FILE")
+        command = f"python -m benchmarks.step_cost {words}"
+        table.assign(**_what(args), repeats=args.repeats, **where, command=command).to_csv(args.csv, index=False)
 
 
 if __name__ == "__main__":

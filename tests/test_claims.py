@@ -139,3 +139,23 @@ def test_every_committed_table_of_runs_has_one_run_a_seed():
         if "digest" in table and "test_accuracy" in table:
             setting = [name for name in ("name", "digest", "seed") if name in table]
             assert not table.duplicated(setting).any(), path.name
+
+
+# What is computed from other tables or from labels alone, and further columns of a table of runs.
+NOT_MEASURED = {"claims", "noise_files"}
+PARTS = {
+    "correctors_quick_cifar10_curves", "correctors_small_cifar10_curves", "fidelity_quick_cifar10_gradients",
+    "tsne_quick_cifar10_points",
+}  # fmt: skip
+
+
+def test_every_measurement_says_where_and_how_it_was_made():
+    for path in FIGURES.glob("*.csv"):
+        if path.stem in NOT_MEASURED | PARTS:
+            continue
+        table = pd.read_csv(path)
+        needed = ["hardware", "torch", "command"]
+        if path.stem != "pretraining_small":  # of a GPU, when threads were not kept
+            needed.append("threads")
+        assert set(needed) <= set(table), path.name
+        assert table[needed].notna().all(axis=None), path.name

@@ -146,7 +146,10 @@ def bench(folder, module, *options):
     ]
     done = subprocess.run([*command, f"--csv={folder / 'table.csv'}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    return pd.read_csv(folder / "table.csv")
+    table = pd.read_csv(folder / "table.csv")
+    said = " ".join([*options, "--repeats=2", "--threads=1", "--device=cpu"])
+    assert set(table["command"]) == {f"python -m benchmarks.{module} {said} --csv=FILE"}
+    return table
 
 
 SMALL = ["--model=small_cnn", "--noisy=8", "--clean=4"]

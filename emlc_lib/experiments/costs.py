@@ -6,9 +6,11 @@ from scipy import stats
 # Columns of the tables of benchmarks.step_cost and benchmarks.data_throughput.
 COST_COLUMNS = (
     "variant", "seconds", "ratio", "low", "high", "peak_MiB", "model", "noisy", "clean", "repeats", "hardware",
-    "threads", "torch",
+    "threads", "torch", "command",
 )  # fmt: skip
-RATE_COLUMNS = ("pipeline", "how", "batch", "images_per_second", "repeats", "hardware", "threads", "torch")
+RATE_COLUMNS = (
+    "pipeline", "how", "batch", "images_per_second", "repeats", "hardware", "threads", "torch", "command",
+)  # fmt: skip
 # What a table of :func:`records` must have.
 RECORD_COLUMNS = ("target", "record", "test_accuracy", "seconds", "hardware", "threads", "command")
 
