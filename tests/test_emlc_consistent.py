@@ -20,15 +20,18 @@ PLAIN = {"lr": 0.05, "corruption": "none", "schedule": "none"}
 
 
 class Views(RandomBatches):
+    def strong(self, batch, t):
+        generator = torch.Generator().manual_seed(100 + t)
+        return batch.x + torch.randn(batch.x.shape, generator=generator, dtype=batch.x.dtype)
+
     def two_views(self, t):
         batch = self.noisy(t)
-        generator = torch.Generator().manual_seed(100 + t)
-        return batch, batch.x + torch.randn(batch.x.shape, generator=generator, dtype=batch.x.dtype)
+        return batch, self.strong(batch, t)
 
 
-def both(k, threshold, weight=0.7):
+def both(k, threshold, weight=0.7, **options):
     values = {**PLAIN, "k": k}
-    changes = {"consistency_threshold": threshold, "consistency_weight": weight}
+    changes = {"consistency_threshold": threshold, "consistency_weight": weight} | options
     return method(cls=EMLC, batches=Views(), **values), method(
         cls=EMLCConsistent, batches=Views(), **values, **changes
     )
@@ -59,17 +62,30 @@ def test_the_teachers_gradient_is_emlcs_and_fixmatchs(k):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_the_gradient_is_that_through_the_students_steps(k):
+@pytest.mark.parametrize("options", [{}, {"student_view": "strong"}, {"sure_labels": True}], ids=str)
+def test_the_gradient_is_that_through_the_students_steps(k, options):
     """Autograd through hand-written SGD with momentum, in float64; 1e-9 as above."""
-    built = both(k, threshold=SOME)[1]
+    built = both(k, threshold=SOME, **options)[1]
     built.config = built.config.model_copy(update={"meta_weights": "exact"})
     student, teacher = copy.deepcopy(built.student), copy.deepcopy(built.teacher)
     for t in range(k):
         log = built.step(t)
-    noisy, clean = [built.batches.noisy(t)[:2] for t in range(k)], built.batches.clean(0, 6)
-    meta = unrolled_clean_loss(student, teacher, noisy, clean, lr=0.05, momentum=0.9)
-    (x, _), strong = noisy[-1], built.batches.two_views(k - 1)[1]
-    confidence, classes = teacher.classifier(x).softmax(1).max(1)
+    views, clean = [built.batches.two_views(t) for t in range(k)], built.batches.clean(0, 6)
+
+    def taught(_, t):
+        weak = views[t][0]
+        output = teacher(weak.x, weak.given)
+        if "sure_labels" not in options:
+            return output
+        rows = [
+            p if p.max() >= SOME else q for p, q in zip(output.logits.softmax(1), output.soft_labels, strict=True)
+        ]
+        return output._replace(soft_labels=torch.stack(rows))
+
+    seen = [(strong if "student_view" in options else weak.x, t) for t, (weak, strong) in enumerate(views)]
+    meta = unrolled_clean_loss(student, taught, seen, clean, lr=0.05, momentum=0.9)
+    weak, strong = views[-1]
+    confidence, classes = teacher.classifier(weak.x).softmax(1).max(1)
     further = F.cross_entropy(teacher.classifier(strong), classes, reduction="none")
     objective = meta + F.cross_entropy(teacher.classifier(clean.x), clean.labels)
     objective = objective + 0.7 * further[confidence >= SOME].sum() / 10

@@ -87,11 +87,10 @@ class Batches:
             images = augment_noisy(images, self.data.recipe, generator, share)
         return self._float(images)
 
-    def two_views(self, t: int) -> tuple[NoisyBatch, Tensor]:
-        """:meth:`noisy`, and the same images with clean batches' augmentation, AutoAugment included."""
-        batch = self.noisy(t)
+    def strong(self, batch: NoisyBatch, t: int) -> Tensor:
+        """The images of step t's noisy batch with clean batches' augmentation, AutoAugment included."""
         generator = torch_generator(self.config.seed, Stream.STRONG_AUGMENTATION, t)
-        return batch, self._augmented(self.data.noisy_images[batch.index], generator)
+        return self._augmented(self.data.noisy_images[batch.index], generator)
 
     def clean(self, t: int, size: int, *, start: bool = False, weak: bool = False) -> CleanBatch:
         """The clean batch of step t, of ``size`` samples, or this process's share of it.

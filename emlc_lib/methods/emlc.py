@@ -159,11 +159,12 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
             corrected = self._teach(batch.x, batch.given)
         soft_labels, self._predicted = corrected.soft_labels.detach(), corrected.logits.detach()
         before = parameters_of(self.student) if config.meta_term else {}
-        logits, tape = self.recorded(batch.x)
+        images = self._seen(draw)
+        logits, tape = self.recorded(images)
         loss = soft_cross_entropy(logits, soft_labels)
         self.descend_at(draw.factor, "student", [loss])
         if config.meta_term:
-            self._pending.append((InnerStep(before, batch.x, corrected.soft_labels, tape), batch))
+            self._pending.append((InnerStep(before, images, corrected.soft_labels, tape), batch))
         log = {
             "student_loss": loss.detach(),
             "correction": correction_counts(soft_labels, corrected.gate.detach(), batch.given, batch.true),
@@ -171,6 +172,10 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
         if draw.clean is not None:
             log |= self._update_teacher(draw)
         return log
+
+    def _seen(self, draw: Draw) -> Tensor:
+        """The images that the student learns the corrected labels of."""
+        return draw.noisy.x
 
     def _teach(self, x: Tensor, given: Tensor | Callable[[Tensor], Tensor]) -> TeacherOutput:
         with self.context():

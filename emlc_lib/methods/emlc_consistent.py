@@ -9,12 +9,18 @@ the weak view being the one whose label it corrects, and the strong one with Aut
 depend on the student's weights, so the meta-gradient and what Propositions 1-3 say of it stay as they are: the
 gradient of the sum is the sum of the gradients.
 
+Two options carry to the student what the teacher gained. Where the teacher is at least tau sure, its prediction
+may take the place of the corrected label, whatever the gate says; and the student may learn the weak view's label
+from the strong view, as FixMatch's network does. Either way q_alpha is a function of the teacher alone and the
+student's step linear in it, so that the meta-gradient is exact as before, with J_w at the view that was learned.
+
 The student that is reported may be a moving average of the one that trains (:func:`average_into`), which nothing
 else ever looks at: both networks train as they would without it.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -22,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.meta_gradient import batch_statistics_only
-from ..core.teacher import Classifier
+from ..core.teacher import Classifier, TeacherOutput
 from .emlc import EMLC, Draw
 
 
@@ -41,6 +47,12 @@ class EMLCConsistent(EMLC, name="emlc_consistent", label="EMLC, consistent teach
     class Parameters(EMLC.Parameters):
         consistency_threshold: float = Field(0.95, ge=0, le=1, description="tau, the confidence of a pseudo-label")
         consistency_weight: float = Field(1.0, ge=0, le=100, description="lambda, of the loss without labels")
+        sure_labels: bool = Field(
+            False, description="where the teacher is tau sure, the student learns its prediction as it is, ungated"
+        )
+        student_view: Literal["weak", "strong"] = Field(
+            "weak", description="the view that the student learns the corrected label from; strong has AutoAugment"
+        )
         student_average: float = Field(
             0.0,
             ge=0,
@@ -66,9 +78,20 @@ class EMLCConsistent(EMLC, name="emlc_consistent", label="EMLC, consistent teach
 
     def _draw(self, t: int) -> Draw:
         draw = super()._draw(t)
-        if draw.clean is None:
+        if draw.clean is None and self.config.student_view == "weak":
             return draw
-        return draw._replace(strong=self.batches.two_views(t)[1])
+        return draw._replace(strong=self.batches.strong(draw.noisy, t))
+
+    def _seen(self, draw: Draw) -> Tensor:
+        return draw.noisy.x if self.config.student_view == "weak" else draw.strong
+
+    def _teach(self, x: Tensor, given: Tensor | Callable[[Tensor], Tensor]) -> TeacherOutput:
+        output = super()._teach(x, given)
+        if not self.config.sure_labels:
+            return output
+        predicted = output.logits.softmax(dim=1)
+        sure = predicted.detach().amax(dim=1, keepdim=True) >= self.config.consistency_threshold
+        return output._replace(soft_labels=torch.where(sure, predicted, output.soft_labels))
 
     def _objectives(self, draw: Draw, log: dict[str, Tensor]) -> Iterator[Tensor]:
         yield from super()._objectives(draw, log)

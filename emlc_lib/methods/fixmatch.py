@@ -38,7 +38,8 @@ class FixMatch(Method, name="fixmatch", label="FixMatch", sees_noise=False):
         fixmatch_weight: float = Field(1.0, ge=0, le=100, description="lambda, of the loss without labels")
 
     def step(self, t: int) -> dict[str, Tensor]:
-        batch, strong = self.batches.two_views(t)
+        batch = self.batches.noisy(t)
+        strong = self.batches.strong(batch, t)
         clean = self.batches.clean(t, self.config.clean_batch_size, weak=True)
         sizes = [len(clean.x), len(batch.x), len(strong)]
         labelled, weak, strong = self.logits(torch.cat([clean.x, batch.x, strong])).split(sizes)
