@@ -14,7 +14,6 @@ import argparse
 import gc
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,9 @@ from emlc_lib.experiments.carry import merge, read
 from emlc_lib.experiments.pretraining import provide
 from emlc_lib.experiments.runs import run
 from emlc_lib.experiments.sweep import grid
-from emlc_lib.experiments.tables import run_table
+from emlc_lib.experiments.tables import RUN_COLUMNS, run_table
 from emlc_lib.methods import METHODS
-from emlc_lib.runtime.execution import cores
+from emlc_lib.runtime.execution import chosen_device, cores
 from emlc_lib.runtime.files import write_atomically
 from emlc_lib.runtime.places import REPOSITORY
 from emlc_lib.runtime.progress import progress, say
@@ -39,61 +38,9 @@ from emlc_lib.runtime.provenance import provenance
 from emlc_lib.training.config import Config
 from emlc_lib.training.start import initial_networks
 
-SEEDS, FIVE_SEEDS = (0, 1, 2), (0, 1, 2, 3, 4)
-BOTH = ("symmetric:0.5", "symmetric:0.9")
-CIFAR100 = (*BOTH, "symmetric:0.8", "symmetric:0.2")
-CIFAR10 = (*CIFAR100, "asymmetric:0.4")
+from .small_tables import EQUAL_TIME, NAMED, PLAIN, STARTS_TABLE, Named, named, plain
 
-# Epochs that take a run of each method the time of EMLC's four, by the costs in step_cost_small_cpu.csv.
-EQUAL_TIME = {"cross_entropy": 15, "clean_only": 15, "fixmatch": 6, "emlc_consistent": 3, "dividemix": 2}
-
-
-def equal_time(noises: tuple[str, ...], seeds: tuple[int, ...], *methods: str, **common: Any) -> Iterator[Config]:
-    """Methods for as long as EMLC's four epochs with k = 1 take."""
-    for method in methods:
-        yield from grid(noises, [method], [1], seeds, epochs=EQUAL_TIME[method], **common)
-
-
-def table(name: str, human: Path | None, **common: Any) -> Iterator[Config]:
-    """The configurations of a table's rows, most important first; without a file ``human`` none of its labels."""
-    rivals = ("cross_entropy", "fixmatch", "clean_only")
-    on_100 = common | {"dataset": "cifar100"}
-    match name:
-        case "small_cifar10":
-            yield from grid(CIFAR10, ["emlc", *rivals], [1], SEEDS, **common)
-            yield from grid(BOTH, ["emlc"], [5], SEEDS, **common)
-            yield from grid(BOTH, ["distilled"], [1], SEEDS, **common)
-        case "small_cifar100":
-            yield from grid(CIFAR100, ["emlc", *rivals], [1], SEEDS, **on_100)
-        case "small_equal_time_cifar10":
-            yield from equal_time(CIFAR10, SEEDS, *rivals, **common)
-        case "small_equal_time_cifar100":
-            yield from equal_time(CIFAR100, SEEDS, *rivals, **on_100)
-        case "small_equal_updates_cifar10":  # k = 5 on five times as many noisy images as k = 1
-            for k in (1, 5):
-                yield from grid(BOTH, ["emlc"], [k], SEEDS, epochs=k, **common)
-        case "small_short_cifar10":  # an epoch of EMLC takes a tenth less time than four of cross-entropy
-            yield from grid(("symmetric:0.9", "symmetric:0.8"), ["emlc"], [1], SEEDS, epochs=1, **common)
-        case "small_short_cifar100":
-            yield from grid(("symmetric:0.9", "symmetric:0.8"), ["emlc"], [1], SEEDS, epochs=1, **on_100)
-        case "small_extension_cifar10":
-            yield from grid(BOTH, ["emlc", *rivals], [1], FIVE_SEEDS, **common)
-            yield from equal_time(BOTH, FIVE_SEEDS, "emlc_consistent", "dividemix", *rivals[:2], **common)
-        case "small_cifar10_further":
-            yield from grid(BOTH, ["clean_only"], [1], SEEDS, autoaugment=False, **common)
-            for key in ("worse_label", "aggre_label") if human else ():
-                labels = common | {"noise_type": "human", "human_labels": human, "human_key": key}
-                yield from grid([None], ["emlc", "cross_entropy"], [1], SEEDS, **labels)
-                yield from equal_time((None,), SEEDS, "emlc_consistent", "dividemix", "cross_entropy", **labels)
-        case "small_other_methods_cifar10":
-            yield from grid(BOTH, ["mlc", "fasten"], [1], SEEDS, **common)
-
-
-TABLES = (
-    "small_cifar10", "small_cifar100", "small_short_cifar100", "small_short_cifar10", "small_equal_time_cifar10",
-    "small_extension_cifar10", "small_cifar10_further", "small_equal_time_cifar100", "small_equal_updates_cifar10",
-    "small_other_methods_cifar10",
-)  # fmt: skip
+TABLES = (*PLAIN, *NAMED)
 
 
 def digests(config: Config) -> set[str]:
@@ -101,52 +48,81 @@ def digests(config: Config) -> set[str]:
     return {name.rpartition("-")[2] for name in config.names}
 
 
-def missing(configs: list[Config], folders: list[Path]) -> list[Config]:
-    """Those that have a row in no table of the folders."""
-    there = {
-        digest for folder in folders for file in folder.glob("*.csv") for digest in read(file).get("digest", ())
-    }
-    return [config for config in configs if not digests(config) & there]
+def rows_there(folders: list[Path]) -> pd.DataFrame:
+    """The rows of all tables of runs in the folders, one by digest."""
+    tables = [read(file) for folder in folders for file in sorted(folder.glob("*.csv"))]
+    rows = [table[[*RUN_COLUMNS]] for table in tables if {*RUN_COLUMNS} <= {*table}]
+    return pd.concat(rows).drop_duplicates("digest").set_index("digest", drop=False)
 
 
-def one(config: Config, name: str, jobs: int) -> tuple[str, pd.DataFrame | str]:
-    """A run's row for the table of that name, or what went wrong, which must not stop the others."""
+def listed(name: str, out: Path, human: Path | None, **common: Any) -> list[Named]:
+    """The runs of a table with their names, which are empty where its rows need none."""
+    if name in PLAIN:
+        return [("", config) for config in plain(name, human, **common)]
+    return list(named(name, out / "starts", **common))
+
+
+def add(file: Path, row: pd.DataFrame, label: str, config: Config) -> None:
+    """Adds a run's row to a table; with a name it has the columns of a study's table."""
+    if label:
+        row = row.assign(name=label, meta_weights=getattr(config, "meta_weights", "paper"))
+        row = row[["name", "meta_weights", *RUN_COLUMNS]]
+    merge(file, row, ["name", "digest"] if label else ["digest"])
+
+
+def missing(name: str, runs: list[Named], out: Path) -> list[Named]:
+    """Those that have a row nowhere; of those that have one elsewhere a table with names gets a copy."""
+    there, left = rows_there([REPOSITORY / "figures", out]), []
+    for label, config in runs:
+        known = digests(config) & {*there.index}
+        if not known:
+            left.append((label, config))
+        elif label:
+            add(out / f"{name}.csv", there.loc[[known.pop()]], label, config)
+    return left
+
+
+def one(name: str, label: str, config: Config, jobs: int) -> tuple[str, str, Config, pd.DataFrame | str]:
+    """A run with its row for the table of that name, or with what went wrong, which must not stop the others."""
     torch.set_num_threads(max(1, cores() // jobs))
     try:
         row = run_table([run(config, show=False)])
         if jobs > 1 and config.device.startswith("cuda"):
             row["hardware"] += f", {jobs} runs at once"  # its seconds are not those of a card of its own
-        return name, row
+        return name, label, config, row
     except Exception as error:
-        return name, f"{config.name}: {type(error).__name__}: {' '.join(str(error).split())}"
+        return name, label, config, f"{config.name}: {type(error).__name__}: {' '.join(str(error).split())}"
     finally:
         gc.collect()  # a method and its batches know each other, and would stay on the device beside the next
 
 
 def work(names: list[str], out: Path, jobs: int, human: Path | None, **common: Any) -> list[str]:
     """Does the runs that are missing; rows are added as they come. What went wrong, a line per run."""
-    todo: dict[str, tuple[Config, str]] = {}
+    runs = {name: listed(name, out, human, **common) for name in names}
+    todo: dict[str, tuple[str, str, Config]] = {}
     for name in names:
-        for config in missing(list(table(name, human, **common)), [out, REPOSITORY / "figures"]):
+        for label, config in missing(name, runs[name], out):
             if config.method == "emlc" and config.k == 1 and config.device.startswith("cuda"):
                 config = config.model_copy(update={"cuda_graph": True})
-            todo.setdefault(config.name, (config, name))
-    configs = [config for config, _ in todo.values()]
+            todo.setdefault(config.name, (name, label, config))
+    configs = [config for _, _, config in todo.values()]
     check_data(configs)
     for config in configs:
         if config.awaits_weights:
             provide(config.dataset, config.model, config.device)
     finished = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)(
-        delayed(one)(config, name, jobs) for config, name in todo.values()
+        delayed(one)(*run, jobs) for run in todo.values()
     )
     errors = []
-    for name, row in progress(finished, total=len(todo), desc="runs"):
+    for name, label, config, row in progress(finished, total=len(todo), desc="runs"):
         if isinstance(row, str):
             errors.append(row)
             say(f"{name}: {row}")
             continue
-        merge(out / f"{name}.csv", row, ["digest"])
+        add(out / f"{name}.csv", row, label, config)
         say(f"{name}: {row['command'][0]}: {row['test_accuracy'][0]:.2%}")
+    for name in names:
+        missing(name, runs[name], out)  # what two tables have in common was run for one
     return errors
 
 
@@ -200,7 +176,11 @@ def main() -> None:
     else:
         args.out.mkdir(parents=True, exist_ok=True)
         tables = args.tables or list(TABLES)
-        sys.exit("\n".join(work(tables, args.out, args.jobs, args.human, device=args.device, preset="small")) or 0)
+        # Its SimCLR weights are pretrained when it is listed, and the other runs do not wait for that.
+        groups = [[name for name in tables if name != STARTS_TABLE], [n for n in tables if n == STARTS_TABLE]]
+        options = {"device": chosen_device(args.device), "preset": "small"}
+        errors = [line for group in groups for line in work(group, args.out, args.jobs, args.human, **options)]
+        sys.exit("\n".join(errors) or 0)
 
 
 if __name__ == "__main__":

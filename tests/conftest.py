@@ -19,6 +19,13 @@ from emlc_lib.data.datasets import is_available  # noqa: E402
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """No test may leave more threads to those after it: beside another worker they are up to ten times slower."""
+    yield
+    assert torch.get_num_threads() == 1
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():

@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from benchmarks import small
+from benchmarks import small, small_tables
 from emlc_lib.experiments.carry import read
+from emlc_lib.experiments.command_line import command
 from emlc_lib.experiments.runs import run
+from emlc_lib.experiments.studies import STUDY_COLUMNS
 from emlc_lib.experiments.sweep import grid
+from emlc_lib.networks.weights import shipped_weights_file
 from emlc_lib.training.presets import make_config
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
@@ -32,38 +37,98 @@ def test_the_readmes_command_makes_the_committed_rows():
     names = words[: words.index(" --")].split()
     assert names == ["small_cifar10", "small_cifar100"]
     for name in names:
-        listed = list(small.table(name, None, **COMMON))
-        assert small.missing(listed, [FIGURES]) == []
+        configs = list(small_tables.plain(name, None, **COMMON))
         rows = list(read(FIGURES / f"{name}.csv")["digest"])
-        assert len(rows) == len(set(rows)) == len(listed)
-        assert set(rows) <= set().union(*map(small.digests, listed)), "rows that no command makes"
+        assert len(rows) == len(set(rows)) == len(configs)
+        assert all(small.digests(config) & set(rows) for config in configs)
+        assert set(rows) <= set().union(*map(small.digests, configs)), "rows that no command makes"
+
+
+@pytest.fixture
+def starts(monkeypatch, tmp_path):
+    """A folder of SimCLR weights, of which "pretraining" makes copies of those that are shipped."""
+    made = []
+
+    def store(config, images, folder):
+        made.append(config.epochs)
+        shipped = shipped_weights_file(config.dataset, config.model)
+        values = load_file(shipped)
+        values = {name: value + config.epochs for name, value in values.items()}  # each other contents
+        with safe_open(shipped, "pt") as file:
+            save_file(values, folder / shipped.name, metadata=file.metadata())
+
+    monkeypatch.setattr(small_tables, "pretrain_and_store", store)
+    monkeypatch.setattr(small_tables, "load_dataset", lambda _: None)
+    return tmp_path / "starts", made
 
 
 @pytest.mark.parametrize("name", small.TABLES)
-def test_tables_name_runs_once(name, human):
-    listed = list(small.table(name, human, **COMMON))
-    assert listed
-    assert len({config.name for config in listed}) == len(listed)
-    assert {config.preset for config in listed} == {"small"}
+def test_tables_name_runs_once(name, human, starts, tmp_path):
+    runs = small.listed(name, tmp_path, human, **COMMON)
+    assert runs
+    assert len({(label, config.name) for label, config in runs}) == len(runs)
+    assert {config.preset for _, config in runs} == {"small"}
+    assert all(bool(label) == (name in small_tables.NAMED) for label, _ in runs)
 
 
 def test_without_their_file_the_labels_of_people_are_left_out(human):
-    with_them, without = ([*small.table("small_cifar10_further", file, **COMMON)] for file in (human, None))
+    with_them, without = ([*small_tables.plain("small_cifar10_further", file, **COMMON)] for file in (human, None))
     assert {config.noise_type for config in without} == {"symmetric"}
     assert {config.noise_type for config in with_them} == {"symmetric", "human"}
 
 
+def test_starts_are_pretrained_once_and_their_path_is_in_no_command(starts):
+    folder, made = starts
+    for _ in range(2):
+        runs = list(small_tables.named(small_tables.STARTS_TABLE, folder, **COMMON))
+    assert made == [5, 25, 100]
+    of_emlc = {label: config for label, config in runs if config.method == "emlc" and config.seed == 0}
+    assert len({config.digest for config in of_emlc.values()}) == len(of_emlc) == 5
+    said = command(of_emlc["SimCLR, 25 epochs"])
+    assert str(folder) not in said
+    assert '"start_weights": "FILE.safetensors"' in said
+    assert "start_weights" not in command(of_emlc["random start"])
+
+
 @pytest.fixture
 def short(monkeypatch, tmp_path):
-    """Two tables of short runs on digits, which have one of them in common, and a store of their own."""
+    """Three tables of short runs on digits, of which the last has names, and a store of their own."""
     monkeypatch.setenv("EMLC_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(small, "cores", lambda: 1)  # two threads would wait for each other beside other tests
     tables = {"first": ["cross_entropy", "clean_only"], "second": ["cross_entropy", "emlc"]}
+    options = {"dataset": "digits", "preset": "smoke", "epochs": 1}
 
-    def table(name, human, **common):
-        return grid([0.5], tables[name], [1], [0], dataset="digits", preset="smoke", epochs=1, **common)
+    def plain(name, human, **common):
+        return grid([0.5], tables[name], [1], [0], **options, **common)
 
-    monkeypatch.setattr(small, "table", table)
+    def named(name, starts, **common):
+        for label, changes in {"as it is": {}, "no meta term": {"meta_term": False}}.items():
+            yield from (
+                (label, config) for config in grid([0.5], ["emlc"], [1], [0], **options, **changes, **common)
+            )
+
+    monkeypatch.setattr(small, "plain", plain)
+    monkeypatch.setattr(small, "named", named)
+    monkeypatch.setattr(small, "PLAIN", tuple(tables))
     return list(tables)
+
+
+def test_a_table_with_names_has_copies_of_rows_that_others_have(short, tmp_path):
+    """Of what was there before, and of what is run for another table at the same time."""
+    for out in (tmp_path / "together", tmp_path / "after"):
+        out.mkdir()
+    small.work([*short, "named"], tmp_path / "together", 1, None, device="cpu")
+    small.work(short, tmp_path / "after", 1, None, device="cpu")
+    small.work(["named"], tmp_path / "after", 1, None, device="cpu")
+    plain, one, other = (
+        read(tmp_path / name) for name in ("after/second.csv", "together/named.csv", "after/named.csv")
+    )
+    assert sorted(one["name"]) == sorted(other["name"]) == ["as it is", "no meta term"]
+    assert one.sort_values("name").to_dict("list") == other.sort_values("name").to_dict("list")
+    copied = other[other["name"] == "as it is"].drop(columns=["name", "meta_weights"])
+    assert copied.to_dict("records") == plain[plain["method"] == "emlc"].to_dict("records")
+    assert list(one) == list(STUDY_COLUMNS)
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 4
 
 
 def test_a_run_that_has_a_row_is_not_run_again(short, tmp_path, capfd):

@@ -29,6 +29,8 @@ def command(config: Config, processes: int = 1) -> str:
     changed = {n: v for n, v in config.model_dump().items() if v != getattr(usual, n) and n not in said}
     if config.preset == "small":  # whose precision depends on the machine
         changed["precision"] = config.precision
+    if config.start_weights:
+        changed["start_weights"] = "FILE.safetensors"
     changed = as_given(config, changed)
     if "epochs" in changed:
         text.append(f"-p epochs {changed.pop('epochs')}")

@@ -1,0 +1,146 @@
+"""The tables of :mod:`benchmarks.small`, most important first: the runs of each, as configurations."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from emlc_lib.data.datasets import load_dataset
+from emlc_lib.experiments.pretraining import pretrain_and_store
+from emlc_lib.experiments.studies import ABLATION, Study, look_ahead
+from emlc_lib.experiments.sweep import grid
+from emlc_lib.networks.pretrain_config import make_pretrain_config
+from emlc_lib.networks.weights import shipped_weights_file
+from emlc_lib.training.config import Config
+
+SEEDS, FIVE_SEEDS, SEARCH_SEED = (0, 1, 2), (0, 1, 2, 3, 4), (100,)
+BOTH = ("symmetric:0.5", "symmetric:0.9")
+HIGH = ("symmetric:0.9", "symmetric:0.8")
+CIFAR100 = (*BOTH, "symmetric:0.8", "symmetric:0.2")
+CIFAR10 = (*CIFAR100, "asymmetric:0.4")
+
+# Epochs that take a run of each method the time of EMLC's four, by the costs in step_cost_small_cpu.csv.
+EQUAL_TIME = {"cross_entropy": 15, "clean_only": 15, "fixmatch": 6, "emlc_consistent": 3, "dividemix": 2}
+
+# Four settings each, the default's among them.
+SEARCH: dict[str, Study] = {
+    "fixmatch": {
+        f"FixMatch, {value}": {"epochs": EQUAL_TIME["fixmatch"], f"fixmatch_{name}": value}
+        for name, value in (("threshold", 0.95), ("threshold", 0.8), ("threshold", 0.6), ("weight", 3.0))
+    },
+    "dividemix": {
+        f"DivideMix, {name} {value}": {"epochs": EQUAL_TIME["dividemix"], f"dividemix_{name}": value}
+        for name, value in (("threshold", 0.5), ("threshold", 0.7), ("weight", 0.0), ("weight", 5.0))
+    },
+    "emlc_consistent": {
+        f"consistent teacher, {value}": {"epochs": EQUAL_TIME["emlc_consistent"], f"consistency_{name}": value}
+        for name, value in (("threshold", 0.95), ("threshold", 0.8), ("threshold", 0.6), ("weight", 3.0))
+    },
+}
+
+# What might carry to the student what its teacher gained.
+REMEDIES: Study = {
+    "consistent teacher": {},
+    "sure labels ungated": {"sure_labels": True},
+    "student sees strong views": {"student_view": "strong"},
+    "both": {"sure_labels": True, "student_view": "strong"},
+    "no meta term": {"meta_term": False},
+}
+
+# Epochs of SimCLR before the runs of small_starts_cifar10; 0 is a random start.
+STARTS = (0, 5, 25, 100)
+
+Named = tuple[str, Config]
+
+
+def equal_time(noises: tuple[str, ...], seeds: tuple[int, ...], *methods: str, **common: Any) -> Iterator[Config]:
+    """Methods for as long as EMLC's four epochs with k = 1 take."""
+    for method in methods:
+        yield from grid(noises, [method], [1], seeds, epochs=EQUAL_TIME[method], **common)
+
+
+def plain(name: str, human: Path | None, **common: Any) -> Iterator[Config]:
+    """The runs of a table whose rows need no name."""
+    rivals = ("cross_entropy", "fixmatch", "clean_only")
+    on_100 = common | {"dataset": "cifar100"}
+    match name:
+        case "small_cifar10":
+            yield from grid(CIFAR10, ["emlc", *rivals], [1], SEEDS, **common)
+            yield from grid(BOTH, ["emlc"], [5], SEEDS, **common)
+            yield from grid(BOTH, ["distilled"], [1], SEEDS, **common)
+        case "small_cifar100":
+            yield from grid(CIFAR100, ["emlc", *rivals], [1], SEEDS, **on_100)
+        case "small_short_cifar10":  # an epoch of EMLC takes a tenth less time than four of cross-entropy
+            yield from grid(HIGH, ["emlc"], [1], SEEDS, epochs=1, **common)
+        case "small_short_cifar100":
+            yield from grid(HIGH, ["emlc"], [1], SEEDS, epochs=1, **on_100)
+        case "small_equal_time_cifar10":
+            yield from equal_time(CIFAR10, SEEDS, *rivals, **common)
+        case "small_equal_time_cifar100":
+            yield from equal_time(CIFAR100, SEEDS, *rivals, **on_100)
+        case "small_equal_updates_cifar10":  # k = 5 on five times as many noisy images as k = 1
+            for k in (1, 5):
+                yield from grid(BOTH, ["emlc"], [k], SEEDS, epochs=k, **common)
+        case "small_extension_cifar10":
+            yield from grid(BOTH, ["emlc", *rivals], [1], FIVE_SEEDS, **common)
+            yield from equal_time(BOTH, FIVE_SEEDS, "emlc_consistent", "dividemix", *rivals[:2], **common)
+        case "small_cifar10_further":
+            yield from grid(BOTH, ["clean_only"], [1], SEEDS, autoaugment=False, **common)
+            for key in ("worse_label", "aggre_label") if human else ():
+                labels = common | {"noise_type": "human", "human_labels": human, "human_key": key}
+                yield from grid([None], ["emlc", "cross_entropy"], [1], SEEDS, **labels)
+                yield from equal_time((None,), SEEDS, "emlc_consistent", "dividemix", "cross_entropy", **labels)
+        case "small_other_methods_cifar10":
+            yield from grid(BOTH, ["mlc", "fasten"], [1], SEEDS, **common)
+
+
+def named(name: str, starts: Path, **common: Any) -> Iterator[Named]:
+    """The runs of a table whose rows have a name, as those of :mod:`emlc_lib.experiments.studies`.
+
+    Args:
+        starts: the folder of SimCLR weights of fewer epochs, which are made there if they are yet to come.
+    """
+    match name:
+        case "search_extension_small_cifar10":
+            for method, study in SEARCH.items():
+                yield from _runs(study, [method], SEARCH_SEED, **common)
+        case "small_remedies_cifar10":
+            common |= {"epochs": EQUAL_TIME["emlc_consistent"]}
+            yield from _runs(REMEDIES, ["emlc_consistent"], SEEDS, **common)
+        case "small_ablation_cifar10":
+            yield from _runs(ABLATION, ["emlc"], SEEDS, **common)
+        case "small_look_ahead_cifar10":
+            study = look_ahead([1, 2, 5, 10], ["paper", "momentum", "exact"])
+            yield from _runs(study, ["emlc"], SEEDS, **common)
+        case "small_starts_cifar10":
+            study = {f"SimCLR, {n} epochs": start(n, starts, common["device"]) for n in STARTS if n}
+            study |= {"random start": {"start": "random"}, "resnet_narrow": {"model": "resnet_narrow"}}
+            yield from _runs(study, ["emlc", "cross_entropy", "clean_only"], SEEDS, **common)
+
+
+def _runs(study: Study, methods: list[str], seeds: tuple[int, ...], **common: Any) -> Iterator[Named]:
+    for label, changes in study.items():
+        changes = dict(changes)
+        ks = [changes.pop("k", 1)]
+        yield from ((label, config) for config in grid(BOTH, methods, ks, seeds, **common | changes))
+
+
+def start(epochs: int, folder: Path, device: str) -> dict[str, str]:
+    """The parameters of runs that begin with SimCLR of so many epochs; weights and card: ``folder/EPOCHS``."""
+    config = make_pretrain_config(dataset="cifar10", model="resnet_small", device=device, epochs=epochs)
+    file = folder / str(epochs) / shipped_weights_file("cifar10", "resnet_small").name
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pretrain_and_store(config, load_dataset("cifar10"), file.parent)
+    return {"start_weights": str(file)}
+
+
+PLAIN = (
+    "small_cifar10", "small_cifar100", "small_short_cifar100", "small_short_cifar10", "small_equal_time_cifar10",
+    "small_extension_cifar10", "small_cifar10_further", "small_equal_time_cifar100", "small_equal_updates_cifar10",
+    "small_other_methods_cifar10",
+)  # fmt: skip
+STARTS_TABLE = "small_starts_cifar10"
+NAMED = (
+    "search_extension_small_cifar10", "small_remedies_cifar10", "small_ablation_cifar10",
+    "small_look_ahead_cifar10", STARTS_TABLE,
+)  # fmt: skip
