@@ -181,7 +181,8 @@ FIELDS = {
     "distilled_share": (0.5, 0.25), "precision": ("float32", "tf32"), "teacher_pass": ("kept", "recomputed"),
     "compile": (False, True), "cuda_graph": (False, True), "teacher_features": ("own", "student"),
     "label_embedding": (True, False), "leave_out_given": (False, True), "consistency_threshold": (0.95, 0.9),
-    "consistency_weight": (1.0, 0.5), "student_average": (0.0, 0.9),
+    "consistency_weight": (1.0, 0.5), "student_average": (0.0, 0.9), "sure_labels": (False, True),
+    "student_view": ("weak", "strong"),
     "dividemix_warm_up": (0.1, 0.6), "dividemix_threshold": (0.5, 0.7), "dividemix_weight": (25.0, 50.0),
     "dividemix_ramp": (1.0, 0.5), "dividemix_temperature": (0.5, 0.8), "dividemix_alpha": (4.0, 1.0),
 }  # fmt: skip

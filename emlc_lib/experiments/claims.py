@@ -92,6 +92,7 @@ RELEASED = {
     "all its other options together (k = 5) cost accuracy": ("paper, k = 5", "k = 5, all but that"),
 }
 PARTS = {
+    "the meta term alone is above none of the parts": ("meta term", "no meta term, no BCE, no AutoAugment"),
     "the meta term adds, with BCE": ("meta term, BCE random, AutoAugment", "BCE random, AutoAugment"),
     "BCE adds to the meta term": ("meta term, BCE random", "meta term"),
     "adversarial corruption is above random": ("meta term, BCE adversarial", "meta term, BCE random"),
