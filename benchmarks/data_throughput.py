@@ -4,6 +4,7 @@ python -m benchmarks.data_throughput --csv data_throughput.csv
 """
 
 import argparse
+import shlex
 import statistics
 import sys
 import time
@@ -91,7 +92,7 @@ def main() -> None:
         found = provenance(args.device)
         hardware = found["hardware"].get("gpu") or found["hardware"]["processor"]
         versions = {name: found["versions"][name] for name in ("torch", "torchvision", "python")}
-        words = " ".join(sys.argv[1:]).replace(str(args.csv), "FILE")
+        words = shlex.join(sys.argv[1:]).replace(shlex.quote(str(args.csv)), "FILE")
         table.assign(
             repeats=args.repeats, hardware=hardware, threads=args.threads, **versions,
             command=f"python -m benchmarks.data_throughput {words}",

@@ -1,19 +1,25 @@
 """The runs of preset ``small``, table by table, as many at once as ``--jobs``: what README's numbers are made of.
 
-    python -m benchmarks.small small_cifar10 --jobs 2              # this table, on two cores
+    python -m benchmarks.small small_cifar10 --out DIR --jobs 2    # this table, on two cores
     python -m benchmarks.small --device cuda --jobs 14 --out DIR   # all of them on a GPU, most important first
     python -m benchmarks.small --costs step_cost_small_cpu.csv     # instead: what a step of each method takes
 
-A row is added to ``OUT/TABLE.csv`` as soon as its run has finished. What has a row there or in ``figures/`` is not
+A row is added to ``DIR/TABLE.csv`` as soon as its run has finished. What has a row there or in ``figures/`` is not
 run again, and a run that was killed goes on from its checkpoint: a machine that is only lent does as much as its
-time allows, and the next one goes on. So many runs share a GPU well where NVIDIA's multi-process service runs
+time allows, and the next one goes on if DIR comes along, with its ``runs`` (checkpoints) and ``starts`` (SimCLR
+weights of fewer epochs). So many runs share a GPU well where NVIDIA's multi-process service runs
 (``nvidia-cuda-mps-control -d``). As ``python -m emlc_lib.experiments.gpu`` this needs no installation.
+
+All rows are in bfloat16, as the committed ones. A CPU without instructions for it takes ten times as long;
+``--precision float32`` makes other rows, which are not compared with them by seed.
 """
 
 import argparse
 import gc
+import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +27,7 @@ from typing import Any
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from emlc_lib.data.batches import Batches
 from emlc_lib.data.prepare import check_data, prepare
@@ -30,17 +37,17 @@ from emlc_lib.experiments.runs import run
 from emlc_lib.experiments.sweep import grid
 from emlc_lib.experiments.tables import RUN_COLUMNS, run_table
 from emlc_lib.methods import METHODS
-from emlc_lib.runtime.execution import chosen_device, cores
-from emlc_lib.runtime.files import write_atomically
+from emlc_lib.runtime.execution import cores
+from emlc_lib.runtime.files import writable_file, writable_folder, write_atomically
+from emlc_lib.runtime.parameters import Expected
 from emlc_lib.runtime.places import REPOSITORY
 from emlc_lib.runtime.progress import progress, say
 from emlc_lib.runtime.provenance import provenance
 from emlc_lib.training.config import Config
+from emlc_lib.training.presets import usable_device
 from emlc_lib.training.start import initial_networks
 
-from .small_tables import EQUAL_TIME, NAMED, PLAIN, STARTS_TABLE, Named, named, plain
-
-TABLES = (*PLAIN, *NAMED)
+from .small_tables import EQUAL_TIME, PLAIN, STARTS_TABLE, TABLES, Named, named, plain
 
 
 def digests(config: Config) -> set[str]:
@@ -59,7 +66,8 @@ def listed(name: str, out: Path, human: Path | None, **common: Any) -> list[Name
     """The runs of a table with their names, which are empty where its rows need none."""
     if name in PLAIN:
         return [("", config) for config in plain(name, human, **common)]
-    return list(named(name, out / "starts", **common))
+    begun = [read(folder / f"{name}.csv") for folder in (REPOSITORY / "figures", out)]
+    return list(named(name, out / "starts", pd.concat(begun), **common))
 
 
 def add(file: Path, row: pd.DataFrame, label: str, config: Config) -> None:
@@ -71,38 +79,71 @@ def add(file: Path, row: pd.DataFrame, label: str, config: Config) -> None:
 
 
 def missing(name: str, runs: list[Named], out: Path) -> list[Named]:
-    """Those that have a row nowhere; of those that have one elsewhere a table with names gets a copy."""
+    """Those that have a row nowhere; of those that have one in another table this one gets a copy."""
     there, left = rows_there([REPOSITORY / "figures", out]), []
+    own = {*read(REPOSITORY / "figures" / f"{name}.csv").get("digest", ())}
     for label, config in runs:
-        known = digests(config) & {*there.index}
-        if not known:
+        if not (known := digests(config) & {*there.index}):
             left.append((label, config))
-        elif label:
+        elif not known & own:
             add(out / f"{name}.csv", there.loc[[known.pop()]], label, config)
     return left
 
 
-def one(name: str, label: str, config: Config, jobs: int) -> tuple[str, str, Config, pd.DataFrame | str]:
-    """A run with its row for the table of that name, or with what went wrong, which must not stop the others."""
+Job = tuple[str, str, Config]  # the table's name, the row's, and what is run
+Done = tuple[str, str, Config, pd.DataFrame | str]  # with the row, or what went wrong
+
+
+def one(name: str, label: str, config: Config, jobs: int) -> Done:
+    """A run; what goes wrong must not stop the others."""
     torch.set_num_threads(max(1, cores() // jobs))
+    on_cuda = config.device.startswith("cuda")
     try:
         row = run_table([run(config, show=False)])
-        if jobs > 1 and config.device.startswith("cuda"):
+        if jobs > 1 and on_cuda:
             row["hardware"] += f", {jobs} runs at once"  # its seconds are not those of a card of its own
         return name, label, config, row
     except Exception as error:
+        if on_cuda and not _usable():
+            os._exit(1)  # with its context every later run of this process would fail
         return name, label, config, f"{config.name}: {type(error).__name__}: {' '.join(str(error).split())}"
     finally:
         gc.collect()  # a method and its batches know each other, and would stay on the device beside the next
+        if on_cuda and _usable():
+            torch.cuda.empty_cache()  # for the other processes
+
+
+def _usable() -> bool:
+    try:
+        torch.cuda.synchronize()
+    except Exception:
+        return False
+    return True
+
+
+def all_of(jobs: list[Job], function: Callable[..., Done], workers: int) -> Iterator[Done]:
+    """What the function makes of each, as they come, in so many processes. Where one of them dies, what was not
+    done is begun again by new ones, twice at most."""
+    left = {config.name: (name, label, config) for name, label, config in jobs}
+    for _ in range(3):
+        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch=workers, batch_size=1)
+        try:
+            for done in parallel(delayed(function)(*job, workers) for job in list(left.values())):
+                del left[done[2].name]
+                yield done
+        except TerminatedWorkerError as error:
+            say(f"a process has died: {' '.join(str(error).split())[:200]}")
+    for name, label, config in left.values():
+        yield name, label, config, f"{config.name}: a process died beside it or with it, three times"
 
 
 def work(names: list[str], out: Path, jobs: int, human: Path | None, **common: Any) -> list[str]:
     """Does the runs that are missing; rows are added as they come. What went wrong, a line per run."""
     runs = {name: listed(name, out, human, **common) for name in names}
-    todo: dict[str, tuple[str, str, Config]] = {}
+    todo: dict[str, Job] = {}
     for name in names:
         for label, config in missing(name, runs[name], out):
-            if config.method == "emlc" and config.k == 1 and config.device.startswith("cuda"):
+            if config.method in ("emlc", "emlc_consistent") and config.k == 1 and config.device.startswith("cuda"):
                 config = config.model_copy(update={"cuda_graph": True})
             todo.setdefault(config.name, (name, label, config))
     configs = [config for _, _, config in todo.values()]
@@ -110,10 +151,8 @@ def work(names: list[str], out: Path, jobs: int, human: Path | None, **common: A
     for config in configs:
         if config.awaits_weights:
             provide(config.dataset, config.model, config.device)
-    finished = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)(
-        delayed(one)(*run, jobs) for run in todo.values()
-    )
     errors = []
+    finished = all_of(list(todo.values()), one, max(1, min(jobs, len(todo))))
     for name, label, config, row in progress(finished, total=len(todo), desc="runs"):
         if isinstance(row, str):
             errors.append(row)
@@ -159,28 +198,39 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; default all, in turn")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, each with its share of the cores")
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument(
         "--human", type=Path, help="the .npz file of CIFAR-10N's labels; without it these are left out"
     )
-    parser.add_argument(
-        "--out", type=Path, default=REPOSITORY / "figures", help="where the tables are, or will be"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the tables are, or will be")
     parser.add_argument("--costs", type=Path, metavar="FILE", help="measure the methods' steps instead")
     args = parser.parse_args()
     if unknown := set(args.tables) - set(TABLES):
         parser.error(f"no such table: {', '.join(sorted(unknown))}")
-    if args.costs:
-        result = costs(device="cpu", preset="small")
-        print(result.to_string())
-        write_atomically(args.costs, lambda path: result.to_csv(path, index=False))
-    else:
-        args.out.mkdir(parents=True, exist_ok=True)
-        tables = args.tables or list(TABLES)
-        # Its SimCLR weights are pretrained when it is listed, and the other runs do not wait for that.
-        groups = [[name for name in tables if name != STARTS_TABLE], [n for n in tables if n == STARTS_TABLE]]
-        options = {"device": chosen_device(args.device), "preset": "small"}
-        errors = [line for group in groups for line in work(group, args.out, args.jobs, args.human, **options)]
-        sys.exit("\n".join(errors) or 0)
+    if args.jobs < 1:
+        parser.error(f"--jobs: must be at least 1 (got {args.jobs})")
+    if not args.out and not args.costs:
+        parser.error("--out: must name a folder")
+    try:
+        if args.costs:
+            writable_file(args.costs, "--costs")
+            result = costs(device="cpu", preset="small")
+            print(result.to_string())
+            write_atomically(args.costs, lambda path: result.to_csv(path, index=False))
+            return
+        out = writable_folder(args.out, "--out", make=True).absolute()
+        options = {"device": usable_device(args.device), "preset": "small", "precision": args.precision}
+    except Expected as error:
+        parser.error(str(error))
+    os.environ.setdefault("EMLC_RUNS", str(out / "runs"))
+    tables, errors = args.tables or list(TABLES), []
+    # Its SimCLR weights are pretrained when it is listed, and the other runs do not wait for that.
+    for group in ([n for n in tables if n != STARTS_TABLE], [n for n in tables if n == STARTS_TABLE]):
+        try:
+            errors += work(group, out, args.jobs, args.human, **options)
+        except (Expected, OSError) as error:
+            errors.append(f"{', '.join(group)}: {error}")
+    sys.exit("\n".join(errors) or 0)
 
 
 if __name__ == "__main__":

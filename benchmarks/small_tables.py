@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from emlc_lib.data.datasets import load_dataset
 from emlc_lib.experiments.pretraining import pretrain_and_store
 from emlc_lib.experiments.studies import ABLATION, Study, look_ahead
 from emlc_lib.experiments.sweep import grid
 from emlc_lib.networks.pretrain_config import make_pretrain_config
 from emlc_lib.networks.weights import shipped_weights_file
+from emlc_lib.runtime.parameters import ConfigError
 from emlc_lib.training.config import Config
 
 SEEDS, FIVE_SEEDS, SEARCH_SEED = (0, 1, 2), (0, 1, 2, 3, 4), (100,)
@@ -21,21 +24,21 @@ CIFAR10 = (*CIFAR100, "asymmetric:0.4")
 # Epochs that take a run of each method the time of EMLC's four, by the costs in step_cost_small_cpu.csv.
 EQUAL_TIME = {"cross_entropy": 15, "clean_only": 15, "fixmatch": 6, "emlc_consistent": 3, "dividemix": 2}
 
-# Four settings each, the default's among them.
-SEARCH: dict[str, Study] = {
-    "fixmatch": {
-        f"FixMatch, {value}": {"epochs": EQUAL_TIME["fixmatch"], f"fixmatch_{name}": value}
-        for name, value in (("threshold", 0.95), ("threshold", 0.8), ("threshold", 0.6), ("weight", 3.0))
-    },
-    "dividemix": {
-        f"DivideMix, {name} {value}": {"epochs": EQUAL_TIME["dividemix"], f"dividemix_{name}": value}
-        for name, value in (("threshold", 0.5), ("threshold", 0.7), ("weight", 0.0), ("weight", 5.0))
-    },
-    "emlc_consistent": {
-        f"consistent teacher, {value}": {"epochs": EQUAL_TIME["emlc_consistent"], f"consistency_{name}": value}
-        for name, value in (("threshold", 0.95), ("threshold", 0.8), ("threshold", 0.6), ("weight", 3.0))
-    },
-}
+# Four settings each, the default's first.
+SEARCH: dict[str, tuple[tuple[str, float], ...]] = {
+    "fixmatch": (
+        ("fixmatch_threshold", 0.95), ("fixmatch_threshold", 0.8), ("fixmatch_threshold", 0.6),
+        ("fixmatch_weight", 3.0),
+    ),
+    "dividemix": (
+        ("dividemix_threshold", 0.5), ("dividemix_threshold", 0.7), ("dividemix_weight", 0.0),
+        ("dividemix_weight", 5.0),
+    ),
+    "emlc_consistent": (
+        ("consistency_threshold", 0.95), ("consistency_threshold", 0.8), ("consistency_threshold", 0.6),
+        ("consistency_weight", 3.0),
+    ),
+}  # fmt: skip
 
 # What might carry to the student what its teacher gained.
 REMEDIES: Study = {
@@ -46,8 +49,8 @@ REMEDIES: Study = {
     "no meta term": {"meta_term": False},
 }
 
-# Epochs of SimCLR before the runs of small_starts_cifar10; 0 is a random start.
-STARTS = (0, 5, 25, 100)
+# Epochs of SimCLR before the runs of small_starts_cifar10, of the 200 that all others begin with.
+STARTS = (5, 25, 100)
 
 Named = tuple[str, Config]
 
@@ -69,10 +72,11 @@ def plain(name: str, human: Path | None, **common: Any) -> Iterator[Config]:
             yield from grid(BOTH, ["distilled"], [1], SEEDS, **common)
         case "small_cifar100":
             yield from grid(CIFAR100, ["emlc", *rivals], [1], SEEDS, **on_100)
-        case "small_short_cifar10":  # an epoch of EMLC takes a tenth less time than four of cross-entropy
-            yield from grid(HIGH, ["emlc"], [1], SEEDS, epochs=1, **common)
-        case "small_short_cifar100":
-            yield from grid(HIGH, ["emlc"], [1], SEEDS, epochs=1, **on_100)
+        case "small_short_cifar10" | "small_short_cifar100":
+            # An epoch of EMLC takes a tenth less time than four of cross-entropy. The first rows are of a CPU
+            # without instructions for bfloat16.
+            short = {"dataset": name.rpartition("_")[2], "epochs": 1, "precision": "float32"}
+            yield from grid(HIGH, ["emlc"], [1], SEEDS, **common | short)
         case "small_equal_time_cifar10":
             yield from equal_time(CIFAR10, SEEDS, *rivals, **common)
         case "small_equal_time_cifar100":
@@ -93,15 +97,20 @@ def plain(name: str, human: Path | None, **common: Any) -> Iterator[Config]:
             yield from grid(BOTH, ["mlc", "fasten"], [1], SEEDS, **common)
 
 
-def named(name: str, starts: Path, **common: Any) -> Iterator[Named]:
+def named(name: str, starts: Path, begun: pd.DataFrame, **common: Any) -> Iterator[Named]:
     """The runs of a table whose rows have a name, as those of :mod:`emlc_lib.experiments.studies`.
 
     Args:
         starts: the folder of SimCLR weights of fewer epochs, which are made there if they are yet to come.
+        begun: the rows that the table has.
+
+    Raises:
+        ConfigError: some of a start's runs are done, and the weights that they began with are not there.
     """
     match name:
         case "search_extension_small_cifar10":
-            for method, study in SEARCH.items():
+            for method, settings in SEARCH.items():
+                study = {f"{method}, {n} {v}": {n: v, "epochs": EQUAL_TIME[method]} for n, v in settings}
                 yield from _runs(study, [method], SEARCH_SEED, **common)
         case "small_remedies_cifar10":
             common |= {"epochs": EQUAL_TIME["emlc_consistent"]}
@@ -112,9 +121,13 @@ def named(name: str, starts: Path, **common: Any) -> Iterator[Named]:
             study = look_ahead([1, 2, 5, 10], ["paper", "momentum", "exact"])
             yield from _runs(study, ["emlc"], SEEDS, **common)
         case "small_starts_cifar10":
-            study = {f"SimCLR, {n} epochs": start(n, starts, common["device"]) for n in STARTS if n}
-            study |= {"random start": {"start": "random"}, "resnet_narrow": {"model": "resnet_narrow"}}
-            yield from _runs(study, ["emlc", "cross_entropy", "clean_only"], SEEDS, **common)
+            methods = ["emlc", "cross_entropy", "clean_only"]
+            study: dict = {"random start": {"start": "random"}, "resnet_narrow": {"model": "resnet_narrow"}}
+            for epochs in STARTS:
+                rows = begun[begun["name"] == f"SimCLR, {epochs} epochs"] if len(begun) else begun
+                if len(rows) < len(SEEDS) * (2 * len(BOTH) + 1):  # what looks at no noise is run once
+                    study[f"SimCLR, {epochs} epochs"] = start(epochs, starts, len(rows) > 0, common["device"])
+            yield from _runs(study, methods, SEEDS, **common)
 
 
 def _runs(study: Study, methods: list[str], seeds: tuple[int, ...], **common: Any) -> Iterator[Named]:
@@ -124,13 +137,16 @@ def _runs(study: Study, methods: list[str], seeds: tuple[int, ...], **common: An
         yield from ((label, config) for config in grid(BOTH, methods, ks, seeds, **common | changes))
 
 
-def start(epochs: int, folder: Path, device: str) -> dict[str, str]:
+def start(epochs: int, folder: Path, begun: bool, device: str) -> dict[str, str]:
     """The parameters of runs that begin with SimCLR of so many epochs; weights and card: ``folder/EPOCHS``."""
-    config = make_pretrain_config(dataset="cifar10", model="resnet_small", device=device, epochs=epochs)
+    usual = make_pretrain_config(dataset="cifar10", model="resnet_small", device=device)
     file = folder / str(epochs) / shipped_weights_file("cifar10", "resnet_small").name
+    if begun and not file.is_file():
+        raise ConfigError(f"--out: {file} is not there, with which rows of this table began")
     if not file.is_file():
+        shorter = {"epochs": epochs, "warmup_epochs": usual.warmup_epochs * epochs / usual.epochs}
         file.parent.mkdir(parents=True, exist_ok=True)
-        pretrain_and_store(config, load_dataset("cifar10"), file.parent)
+        pretrain_and_store(usual.model_copy(update=shorter), load_dataset("cifar10"), file.parent)
     return {"start_weights": str(file)}
 
 
@@ -139,8 +155,9 @@ PLAIN = (
     "small_extension_cifar10", "small_cifar10_further", "small_equal_time_cifar100", "small_equal_updates_cifar10",
     "small_other_methods_cifar10",
 )  # fmt: skip
-STARTS_TABLE = "small_starts_cifar10"
+SEARCH_TABLE, STARTS_TABLE = "search_extension_small_cifar10", "small_starts_cifar10"
 NAMED = (
-    "search_extension_small_cifar10", "small_remedies_cifar10", "small_ablation_cifar10",
-    "small_look_ahead_cifar10", STARTS_TABLE,
+    SEARCH_TABLE, "small_remedies_cifar10", "small_ablation_cifar10", "small_look_ahead_cifar10", STARTS_TABLE,
 )  # fmt: skip
+# Settings are chosen before they are used.
+TABLES = (*PLAIN[:5], SEARCH_TABLE, *PLAIN[5:], *NAMED[1:])

@@ -12,6 +12,7 @@ resident set over the built networks; CUDA: the allocator's peak). Costs are per
 
 import argparse
 import multiprocessing
+import shlex
 import statistics
 import sys
 import time
@@ -172,7 +173,7 @@ def main() -> None:
     print(f"{_what(args)}, {args.repeats} repeats, {where}")
     print(table.round({"seconds": 4, "ratio": 2, "low": 2, "high": 2}).to_string(index=False, na_rep=""))
     if args.csv:
-        words = " ".join(sys.argv[1:]).replace(str(args.csv), "FILE")
+        words = shlex.join(sys.argv[1:]).replace(shlex.quote(str(args.csv)), "FILE")
         command = f"python -m benchmarks.step_cost {words}"
         table.assign(**_what(args), repeats=args.repeats, **where, command=command).to_csv(args.csv, index=False)
 

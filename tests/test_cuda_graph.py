@@ -11,6 +11,7 @@ from strict_device import StrictDevice
 
 from emlc_lib import ConfigError, make_config, prepare
 from emlc_lib.core.teacher import build_teacher
+from emlc_lib.methods import METHODS
 from emlc_lib.methods.emlc import EMLC, Draw
 from emlc_lib.networks import simclr
 from emlc_lib.networks.backbones import build_classifier
@@ -64,15 +65,20 @@ def stand_in(monkeypatch):
     monkeypatch.setattr("emlc_lib.methods.emlc.CudaStream", StandIn)
 
 
+class Views(RandomBatches):
+    def strong(self, batch, t):
+        return batch.x.flip(3) + t
+
+
 def method(*, graph=True, device="cpu", **changes):
-    """EMLC in float64 whose form of SGD is that of graphs, with or without one."""
+    """EMLC, or an extension, in float64 whose form of SGD is that of graphs, with or without one."""
     values = {"lr": 0.05, "teacher_lr": 0.05, "batch_size": 10, "clean_batch_size": 6, "schedule": "cosine"}
     config = make_config(dataset="cifar10", preset="smoke", model="small_cnn", device="cpu", **values | changes)
     config = config.model_copy(update={"cuda_graph": True, "device": device})
     generator = torch.Generator().manual_seed(0)
     student, own = (build_classifier("small_cnn", 10, 3, generator).double().to(device).train() for _ in range(2))
     teacher = build_teacher(own, generator).double().to(device).train()
-    built = EMLC(config, RandomBatches(torch.float64), student, teacher)
+    built = METHODS[config.method](config, Views(torch.float64), student, teacher)
     MADE[-1].state = built.state
     if not graph:
         built._run = built._learn
@@ -95,6 +101,8 @@ def same(a, b):
         {}, {"corruption": "random"}, {"corruption": "none", "weight_decay": 0.01},
         {"teacher_pass": "recomputed", "share_primal": False}, {"meta_weights": "exact"},
         {"meta_term": False, "teacher_momentum": 0.0},
+        {"method": "emlc_consistent", "student_view": "strong", "sure_labels": True, "consistency_threshold": 0.12,
+         "student_average": 0.9},
     ],
 )  # fmt: skip
 def test_replays_are_the_steps_bit_by_bit(changes, capsys):

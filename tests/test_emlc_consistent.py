@@ -62,7 +62,11 @@ def test_the_teachers_gradient_is_emlcs_and_fixmatchs(k):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("options", [{}, {"student_view": "strong"}, {"sure_labels": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"student_view": "strong"}, {"sure_labels": True}, {"student_view": "strong", "sure_labels": True}],
+    ids=str,
+)
 def test_the_gradient_is_that_through_the_students_steps(k, options):
     """Autograd through hand-written SGD with momentum, in float64; 1e-9 as above."""
     built = both(k, threshold=SOME, **options)[1]

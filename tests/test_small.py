@@ -1,6 +1,8 @@
 """``benchmarks.small``: the tables of preset ``small`` are what it says, and rows are added once."""
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from emlc_lib.experiments.runs import run
 from emlc_lib.experiments.studies import STUDY_COLUMNS
 from emlc_lib.experiments.sweep import grid
 from emlc_lib.networks.weights import shipped_weights_file
+from emlc_lib.runtime.parameters import ConfigError
 from emlc_lib.training.presets import make_config
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
@@ -50,7 +53,7 @@ def starts(monkeypatch, tmp_path):
     made = []
 
     def store(config, images, folder):
-        made.append(config.epochs)
+        made.append((config.epochs, config.warmup_epochs))
         shipped = shipped_weights_file(config.dataset, config.model)
         values = load_file(shipped)
         values = {name: value + config.epochs for name, value in values.items()}  # each other contents
@@ -80,14 +83,28 @@ def test_without_their_file_the_labels_of_people_are_left_out(human):
 def test_starts_are_pretrained_once_and_their_path_is_in_no_command(starts):
     folder, made = starts
     for _ in range(2):
-        runs = list(small_tables.named(small_tables.STARTS_TABLE, folder, **COMMON))
-    assert made == [5, 25, 100]
+        runs = list(small_tables.named(small_tables.STARTS_TABLE, folder, pd.DataFrame(), **COMMON))
+    assert made == [(5, 0.1), (25, 0.5), (100, 2.0)]  # a fiftieth of it warms up, as of the 200
     of_emlc = {label: config for label, config in runs if config.method == "emlc" and config.seed == 0}
     assert len({config.digest for config in of_emlc.values()}) == len(of_emlc) == 5
     said = command(of_emlc["SimCLR, 25 epochs"])
     assert str(folder) not in said
     assert '"start_weights": "FILE.safetensors"' in said
     assert "start_weights" not in command(of_emlc["random start"])
+
+
+def test_a_start_is_not_made_again_for_rows_that_are_there(starts, tmp_path):
+    """Other bits of it would be another start."""
+    folder, made = starts
+    listed = small_tables.named(small_tables.STARTS_TABLE, folder, pd.DataFrame(), **COMMON)
+    whole = pd.DataFrame({"name": [label for label, _ in listed if label == "SimCLR, 5 epochs"]})
+    assert len(whole) == 15
+    made.clear()
+    left = list(small_tables.named(small_tables.STARTS_TABLE, tmp_path / "other", whole, **COMMON))
+    assert [epochs for epochs, _ in made] == [25, 100]
+    assert not [label for label, _ in left if label == "SimCLR, 5 epochs"]
+    with pytest.raises(ConfigError, match=r"^--out: .*/third/5/\S+ is not there"):
+        list(small_tables.named(small_tables.STARTS_TABLE, tmp_path / "third", whole[:3], **COMMON))
 
 
 @pytest.fixture
@@ -101,7 +118,7 @@ def short(monkeypatch, tmp_path):
     def plain(name, human, **common):
         return grid([0.5], tables[name], [1], [0], **options, **common)
 
-    def named(name, starts, **common):
+    def named(name, starts, begun, **common):
         for label, changes in {"as it is": {}, "no meta term": {"meta_term": False}}.items():
             yield from (
                 (label, config) for config in grid([0.5], ["emlc"], [1], [0], **options, **changes, **common)
@@ -113,7 +130,7 @@ def short(monkeypatch, tmp_path):
     return list(tables)
 
 
-def test_a_table_with_names_has_copies_of_rows_that_others_have(short, tmp_path):
+def test_tables_have_copies_of_rows_that_others_have(short, tmp_path):
     """Of what was there before, and of what is run for another table at the same time."""
     for out in (tmp_path / "together", tmp_path / "after"):
         out.mkdir()
@@ -136,12 +153,12 @@ def test_a_run_that_has_a_row_is_not_run_again(short, tmp_path, capfd):
     first = (tmp_path / "first.csv").read_text()
     small.work(short, tmp_path, 1, None, device="cpu")
     assert (tmp_path / "first.csv").read_text() == first
-    assert list(read(tmp_path / "second.csv")["method"]) == ["emlc"]
+    assert sorted(read(tmp_path / "second.csv")["method"]) == ["cross_entropy", "emlc"]
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 3
     (tmp_path / "second.csv").unlink()  # its run is there: it is read back
     before = (next((tmp_path / "runs").glob("*-emlc-*")) / "result.json").stat().st_mtime_ns
     small.work(short, tmp_path, 1, None, device="cpu")
-    assert list(read(tmp_path / "second.csv")["method"]) == ["emlc"]
+    assert sorted(read(tmp_path / "second.csv")["method"]) == ["cross_entropy", "emlc"]
     assert (next((tmp_path / "runs").glob("*-emlc-*")) / "result.json").stat().st_mtime_ns == before
     assert "second: papermill notebooks/03_cifar.ipynb" in capfd.readouterr().err
 
@@ -159,10 +176,47 @@ def test_a_run_that_fails_stops_no_other(short, tmp_path, monkeypatch):
     assert list(read(tmp_path / "second.csv")["method"]) == ["emlc"]
 
 
+def dies_once(name, label, config, workers):
+    """A job of a process that dies with one configuration the first time."""
+    if config.seed == 1 and not (mark := Path(label)).exists():
+        mark.touch()
+        os._exit(1)
+    return name, label, config, "done"
+
+
+@pytest.mark.slow
+def test_where_a_process_dies_the_rest_is_done_by_others(tmp_path, capfd):
+    configs = grid([0.5], ["cross_entropy"], [1], range(4), dataset="digits", preset="smoke", device="cpu")
+    jobs = [("table", str(tmp_path / "mark"), config) for config in configs]
+    done = [config.seed for _, _, config, _ in small.all_of(jobs, dies_once, 2)]
+    assert sorted(done) == [0, 1, 2, 3]
+    assert "a process has died" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense"], "no such table: nonsense"),
+        (["--out", "o", "--jobs", "0"], "--jobs: must be at least 1 (got 0)"),
+        ([], "--out: must name a folder"),
+        (["--out", "/dev/null/x"], "--out: /dev/null is a file"),
+        (["--out", "o", "--device", "cuda:77"], "device:"),
+        (["--costs", "/dev/null/x.csv"], "--costs: /dev/null/x.csv"),
+    ],
+)
+def test_a_wrong_option_is_one_line_before_any_work(words, message, here, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["small", *words])
+    with pytest.raises(SystemExit):
+        small.main()
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_epochs_of_equal_time_are_those_of_the_committed_costs():
     of_emlc = pd.read_csv(FIGURES / "step_cost_small_cpu.csv").query("k == 1").set_index("method")["of EMLC's"]
     epochs = make_config(preset="small", device="cpu").epochs
     assert {method: round(epochs / of_emlc[method]) for method in small.EQUAL_TIME} == small.EQUAL_TIME
+    # And one epoch of EMLC takes no more than four of any that it is compared with.
+    assert all(epochs * of_emlc[method] >= 1 for method in ("cross_entropy", "clean_only", "fixmatch"))
 
 
 def test_costs_are_of_every_method_that_is_compared_at_equal_time():

@@ -1,6 +1,7 @@
 """The papermill command that makes a run."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ..data.parameters import RATED
@@ -30,7 +31,7 @@ def command(config: Config, processes: int = 1) -> str:
     if config.preset == "small":  # whose precision depends on the machine
         changed["precision"] = config.precision
     if config.start_weights:
-        changed["start_weights"] = "FILE.safetensors"
+        changed["start_weights"] = f"FILE{Path(config.start_weights).suffix}"
     changed = as_given(config, changed)
     if "epochs" in changed:
         text.append(f"-p epochs {changed.pop('epochs')}")

@@ -51,7 +51,9 @@ class EMLCConsistent(EMLC, name="emlc_consistent", label="EMLC, consistent teach
             False, description="where the teacher is tau sure, the student learns its prediction as it is, ungated"
         )
         student_view: Literal["weak", "strong"] = Field(
-            "weak", description="the view that the student learns the corrected label from; strong has AutoAugment"
+            "weak",
+            description="the view that the student learns the corrected label from; strong has the data set's "
+            "AutoAugment, and where it has none (digits) is another crop",
         )
         student_average: float = Field(
             0.0,
