@@ -4,14 +4,14 @@
     python -m benchmarks.small --device cuda --jobs 14 --out DIR   # all of them on a GPU, most important first
     python -m benchmarks.small --costs step_cost_small_cpu.csv     # instead: what a step of each method takes
 
-A row is added to ``DIR/TABLE.csv`` as soon as its run has finished. What has a row there or in ``figures/`` is not
-run again, and a run that was killed goes on from its checkpoint: a machine that is only lent does as much as its
-time allows, and the next one goes on if DIR comes along, with its ``runs`` (checkpoints) and ``starts`` (SimCLR
-weights of fewer epochs). So many runs share a GPU well where NVIDIA's multi-process service runs
+A row is added to ``DIR/TABLE.csv`` as soon as its run has finished. What has a row there or, without ``--again``,
+in ``figures/`` is not run again, and a run that was killed goes on from its checkpoint: a machine that is lent
+does as much as its time allows, and the next goes on if DIR comes along, with its ``runs`` (checkpoints) and its
+``starts`` (SimCLR weights of fewer epochs). So many runs share a GPU well with NVIDIA's multi-process service
 (``nvidia-cuda-mps-control -d``). As ``python -m emlc_lib.experiments.gpu`` this needs no installation.
 
-All rows are in bfloat16, as the committed ones. A CPU without instructions for it takes ten times as long;
-``--precision float32`` makes other rows, which are not compared with them by seed.
+Rows are in bfloat16, as the committed ones, but for the short tables'. A CPU without instructions for it takes ten
+times as long; ``--precision float32`` makes other rows.
 """
 
 import argparse
@@ -49,6 +49,8 @@ from emlc_lib.training.start import initial_networks
 
 from .small_tables import EQUAL_TIME, PLAIN, STARTS_TABLE, TABLES, Named, named, plain
 
+FIGURES = REPOSITORY / "figures"
+
 
 def digests(config: Config) -> set[str]:
     """By which of its rows' digests a run is known."""
@@ -59,14 +61,15 @@ def rows_there(folders: list[Path]) -> pd.DataFrame:
     """The rows of all tables of runs in the folders, one by digest."""
     tables = [read(file) for folder in folders for file in sorted(folder.glob("*.csv"))]
     rows = [table[[*RUN_COLUMNS]] for table in tables if {*RUN_COLUMNS} <= {*table}]
+    rows.append(pd.DataFrame(columns=[*RUN_COLUMNS]))
     return pd.concat(rows).drop_duplicates("digest").set_index("digest", drop=False)
 
 
-def listed(name: str, out: Path, human: Path | None, **common: Any) -> list[Named]:
+def listed(name: str, folders: list[Path], human: Path | None, **common: Any) -> list[Named]:
     """The runs of a table with their names, which are empty where its rows need none."""
     if name in PLAIN:
         return [("", config) for config in plain(name, human, **common)]
-    begun = [read(folder / f"{name}.csv") for folder in (REPOSITORY / "figures", out)]
+    begun, out = [read(folder / f"{name}.csv") for folder in folders], folders[-1]
     return list(named(name, out / "starts", pd.concat(begun), **common))
 
 
@@ -78,15 +81,15 @@ def add(file: Path, row: pd.DataFrame, label: str, config: Config) -> None:
     merge(file, row, ["name", "digest"] if label else ["digest"])
 
 
-def missing(name: str, runs: list[Named], out: Path) -> list[Named]:
-    """Those that have a row nowhere; of those that have one in another table this one gets a copy."""
-    there, left = rows_there([REPOSITORY / "figures", out]), []
-    own = {*read(REPOSITORY / "figures" / f"{name}.csv").get("digest", ())}
+def missing(name: str, runs: list[Named], folders: list[Path]) -> list[Named]:
+    """Those that have a row nowhere; where another table has one, that of the last folder gets a copy."""
+    there, left = rows_there(folders), []
+    own = {digest for folder in folders for digest in read(folder / f"{name}.csv").get("digest", ())}
     for label, config in runs:
         if not (known := digests(config) & {*there.index}):
             left.append((label, config))
         elif not known & own:
-            add(out / f"{name}.csv", there.loc[[known.pop()]], label, config)
+            add(folders[-1] / f"{name}.csv", there.loc[[known.pop()]], label, config)
     return left
 
 
@@ -137,12 +140,16 @@ def all_of(jobs: list[Job], function: Callable[..., Done], workers: int) -> Iter
         yield name, label, config, f"{config.name}: a process died beside it or with it, three times"
 
 
-def work(names: list[str], out: Path, jobs: int, human: Path | None, **common: Any) -> list[str]:
-    """Does the runs that are missing; rows are added as they come. What went wrong, a line per run."""
-    runs = {name: listed(name, out, human, **common) for name in names}
+def work(names: list[str], folders: list[Path], jobs: int, human: Path | None, **common: Any) -> list[str]:
+    """Does the runs that have no row in the folders, and adds their rows to the last one's tables as they come.
+
+    Returns:
+        What went wrong, a line per run.
+    """
+    runs = {name: listed(name, folders, human, **common) for name in names}
     todo: dict[str, Job] = {}
     for name in names:
-        for label, config in missing(name, runs[name], out):
+        for label, config in missing(name, runs[name], folders):
             if config.method in ("emlc", "emlc_consistent") and config.k == 1 and config.device.startswith("cuda"):
                 config = config.model_copy(update={"cuda_graph": True})
             todo.setdefault(config.name, (name, label, config))
@@ -158,10 +165,10 @@ def work(names: list[str], out: Path, jobs: int, human: Path | None, **common: A
             errors.append(row)
             say(f"{name}: {row}")
             continue
-        add(out / f"{name}.csv", row, label, config)
+        add(folders[-1] / f"{name}.csv", row, label, config)
         say(f"{name}: {row['command'][0]}: {row['test_accuracy'][0]:.2%}")
     for name in names:
-        missing(name, runs[name], out)  # what two tables have in common was run for one
+        missing(name, runs[name], folders)  # what two tables have in common was run for one
     return errors
 
 
@@ -203,6 +210,7 @@ def main() -> None:
         "--human", type=Path, help="the .npz file of CIFAR-10N's labels; without it these are left out"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the tables are, or will be")
+    parser.add_argument("--again", action="store_true", help="run what figures/ has a row of, too")
     parser.add_argument("--costs", type=Path, metavar="FILE", help="measure the methods' steps instead")
     args = parser.parse_args()
     if unknown := set(args.tables) - set(TABLES):
@@ -223,11 +231,12 @@ def main() -> None:
     except Expected as error:
         parser.error(str(error))
     os.environ.setdefault("EMLC_RUNS", str(out / "runs"))
+    folders = [out] if args.again else [FIGURES, out]
     tables, errors = args.tables or list(TABLES), []
     # Its SimCLR weights are pretrained when it is listed, and the other runs do not wait for that.
     for group in ([n for n in tables if n != STARTS_TABLE], [n for n in tables if n == STARTS_TABLE]):
         try:
-            errors += work(group, out, args.jobs, args.human, **options)
+            errors += work(group, folders, args.jobs, args.human, **options)
         except (Expected, OSError) as error:
             errors.append(f"{', '.join(group)}: {error}")
     sys.exit("\n".join(errors) or 0)

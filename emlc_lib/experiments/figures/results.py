@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from ...methods import METHODS
 from ..information import KINDS
-from .style import look, method_name, seed_count, style
+from .style import look, method_name, style
 
 
 def information_over_noise(accuracies: pd.DataFrame, caption: str = "") -> Figure:
@@ -32,7 +32,7 @@ def information_over_noise(accuracies: pd.DataFrame, caption: str = "") -> Figur
     return figure
 
 
-def accuracy_over_noise(table: pd.DataFrame) -> Figure:
+def accuracy_over_noise(table: pd.DataFrame, caption: str = "") -> Figure:
     """Mean test accuracy with the standard deviation over seeds, by method, over the noise settings.
 
     Args:
@@ -64,7 +64,6 @@ def accuracy_over_noise(table: pd.DataFrame) -> Figure:
         axis.set_xticks(range(len(settings)), labels)
         axis.set_xlim(-0.5, max(1, len(settings)) - 0.5)
         axis.set_ylabel("test accuracy, %")
-        n = seed_count(table.groupby(["method", "k", "noise_type", "noise"])["seed"].nunique())
-        axis.set_title(f"{table['dataset'].iloc[0]}, preset {table['preset'].iloc[0]}, {n}", fontsize=11)
+        figure.suptitle(caption, fontsize=9)
         axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
