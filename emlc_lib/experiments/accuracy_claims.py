@@ -66,10 +66,7 @@ def table_1(t: Tables) -> Iterator[Claim]:
 
 # EMLC for one epoch, and the tables of four epochs, which take no less time: a step of EMLC takes 3.6 times
 # cross-entropy's time and 1.4 times FixMatch's (figures/step_cost_small_cpu.csv).
-SHORT = {
-    "small_short_cifar100": ("small_cifar100", "CIFAR-100"),
-    "small_short_cifar10": ("small_cifar10", "CIFAR-10"),
-}
+SHORT = {"small_short_cifar100": ("small_cifar100", "CIFAR-100")}
 
 
 def less_time(t: Tables) -> Iterator[Claim]:
