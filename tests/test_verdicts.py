@@ -71,11 +71,13 @@ SENTENCES = [
     ),
     said("README", "clearly below the three others at 80 % of CIFAR-100", "fails", ONE_EPOCH, *hundred(80)),
     said("08", "at 80 % it is clearly below cross-entropy, FixMatch and", "fails", ONE_EPOCH, *hundred(80)),
-    said("08", "at 90 % clearly below FixMatch", "fails", ONE_EPOCH + "FixMatch", *hundred(90)),
-    *(
-        said("08", "undecided against the other two", "undecided", ONE_EPOCH + other, *hundred(90))
-        for other in ("cross-entropy", "training on the clean")
+    said(
+        "08", "at 90 % clearly below FixMatch and the clean labels", "fails", ONE_EPOCH + "FixMatch", *hundred(90)
     ),
+    said(
+        "08", "at 90 % clearly below FixMatch and the clean labels", "fails", ONE_EPOCH + "training", *hundred(90)
+    ),
+    said("08", "undecided against cross-entropy (three)", "undecided", ONE_EPOCH + "cross-entropy", *hundred(90)),
     said(
         "08",
         "All are undecided, within a point",
