@@ -1,11 +1,12 @@
-"""How well wrong human labels are found, and what a student learns despite them: EMLC, cross-entropy, cleanlab.
+"""How well wrong human labels are found, and what a student learns despite them: EMLC, its extension, cleanlab.
 
     python -m benchmarks.label_errors --labels cifar10n_labels.npz --seed 0 1 2 --csv label_errors.csv
 
-For each set of labels and seed: EMLC, cross-entropy and training on the clean set alone as ordinary runs, and
-out-of-fold probabilities of the cross-entropy's network with the same start. cleanlab, which must be installed,
-ranks by the latter and by the clean-only network's, which has not seen the noisy images either. Finished
-trainings are read back. In the committed table the three columns ``flagged`` are an earlier version's.
+For each set of labels and seed: EMLC, ``emlc_consistent`` (at preset ``small`` for as long as EMLC takes),
+cross-entropy and training on the clean set alone as ordinary runs, and out-of-fold probabilities of the
+cross-entropy's network with the same start. cleanlab, which must be installed, ranks by the latter and by the
+clean-only network's, which has not seen the noisy images either. Finished trainings are read back. The
+committed table of preset ``quick`` is an earlier version's, without ``emlc_consistent``, with columns ``flagged``.
 """
 
 import argparse
@@ -35,10 +36,14 @@ from emlc_lib.runtime.randomness import Stream, numpy_generator
 from emlc_lib.training.config import Config
 from emlc_lib.training.correction import soft_labels
 from emlc_lib.training.evaluation import predict
+from emlc_lib.training.presets import usable_device
 from emlc_lib.training.trainer import train
 
+from .small_tables import EQUAL_TIME
+
 KEYS = ("aggre_label", "random_label1", "random_label2", "random_label3", "worse_label")
-METHODS = ("emlc", "cross_entropy", "clean_only")
+WITH_TEACHER = {"emlc": "EMLC", "emlc_consistent": "consistent"}
+METHODS = (*WITH_TEACHER, "cross_entropy", "clean_only")
 # One minus the probability of the given label, as each of them has it; the gate is a probability itself.
 EMLC_SCORES = {
     "both": "student and teacher",
@@ -51,7 +56,8 @@ EMLC_SCORES = {
 
 def class_probabilities(model: Classifier, data: ExperimentData) -> np.ndarray:
     """A classifier's probabilities (n, C) float64 for the noisy images, without augmentation."""
-    return predict(model.eval(), data.noisy_images, data).double().softmax(1).cpu().numpy()
+    model = model.eval().to(data.noisy_images.device)
+    return predict(model, data.noisy_images, data).double().softmax(1).cpu().numpy()
 
 
 def suspicions(student: Classifier, teacher: Teacher, data: ExperimentData) -> dict[str, np.ndarray]:
@@ -62,7 +68,8 @@ def suspicions(student: Classifier, teacher: Teacher, data: ExperimentData) -> d
         by ``both``, the mean of the two, by which :class:`emlc_lib.EMLCClassifier` ranks; and after the correction
         of eq. 6, ``corrected``. ``gate`` is one minus the gate.
     """
-    soft, gate, own = soft_labels(teacher.eval(), data.noisy_images, data.noisy_labels, data)
+    teacher = teacher.eval().to(data.noisy_images.device)
+    soft, gate, own = (part.cpu() for part in soft_labels(teacher, data.noisy_images, data.noisy_labels, data))
     given = data.noisy_labels.cpu()
     by_student = class_probabilities(student, data)[np.arange(len(given)), given]
     by_teacher, corrected = (p.gather(1, given[:, None])[:, 0].numpy() for p in (own, soft))
@@ -136,11 +143,12 @@ def _without(data: ExperimentData, held_out: np.ndarray) -> ExperimentData:
 def rankings(config: Config, root: Path, folds: int) -> Iterator[tuple[str, np.ndarray]]:
     """Every ranking by name: suspicion (n,)."""
     data = prepare(config)
-    given = data.noisy_labels.numpy()
-    emlc = run(config, data=data, root=root, show=False)
-    scores = suspicions(emlc.student(), emlc.teacher(), data)
-    for name, said_by in EMLC_SCORES.items():
-        yield f"EMLC: {said_by}", scores[name]
+    given = data.noisy_labels.cpu().numpy()
+    for method, of in WITH_TEACHER.items():
+        trained = run(_other(config, method), data=data, root=root, show=False)
+        scores = suspicions(trained.student(), trained.teacher(), data)
+        for name, said_by in EMLC_SCORES.items():
+            yield f"{of}: {said_by}", scores[name]
 
     sources = {
         "clean set only": class_probabilities(
@@ -163,7 +171,10 @@ def _by_cleanlab(name: str, given: np.ndarray, probabilities: np.ndarray):
 
 
 def _other(config: Config, method: str) -> Config:
-    values = {name: getattr(config, name) for name in ("dataset", "preset", "noise_type", "human_labels", "seed")}
+    kept = ("dataset", "preset", "noise_type", "human_labels", "seed", "precision")
+    values: dict = {name: getattr(config, name) for name in kept}
+    if method == "emlc_consistent" and config.preset == "small":
+        values["epochs"] = EQUAL_TIME[method]
     # Training on the clean set alone does not see the noisy labels: one run serves all of them.
     key = KEYS[0] if method == "clean_only" else config.human_key
     return make_config(method=method, human_key=key, device=config.device, **values)
@@ -173,7 +184,7 @@ def measure(config: Config, root: Path, folds: int) -> list[dict]:
     """A row per ranking and a row per student of one set of labels and one seed."""
     torch.set_num_threads(1)
     data = prepare(config)
-    wrong = (data.noisy_labels != data.true_labels).numpy()
+    wrong = (data.noisy_labels != data.true_labels).cpu().numpy()
     common = {
         "dataset": config.dataset, "labels": config.human_key, "preset": config.preset, "seed": config.seed,
         "n_noisy": len(wrong), "n_clean": len(data.clean_labels), "wrong_share": wrong.mean(),
@@ -194,14 +205,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--labels", required=True, help="the .npz file of CIFAR-10N's labels")
     parser.add_argument("--keys", nargs="+", default=KEYS, help="sets of labels in it")
     parser.add_argument("--preset", default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default=None, help="another than the preset's")
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--jobs", type=int, default=1, help="parallel processes, of one thread each")
     parser.add_argument("--runs", type=Path, default=None, help="the folder of runs")
     parser.add_argument("--csv", type=Path, required=True)
     args = parser.parse_args(arguments)
+    args.device = usable_device(args.device)
+    common = {"preset": args.preset, "device": args.device}
+    common |= {"precision": args.precision} if args.precision else {}
     configs = [
-        make_config(preset=args.preset, noise_type="human", human_labels=args.labels, human_key=key, seed=seed)
+        make_config(**common, noise_type="human", human_labels=args.labels, human_key=key, seed=seed)
         for seed in args.seed
         for key in args.keys
     ]
@@ -218,16 +234,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _where(args) -> dict[str, str]:
     from importlib import metadata
 
-    origin = provenance()
+    origin = provenance(args.device)
     return {
         "folds": args.folds,
-        "hardware": origin["hardware"]["processor"],
+        "hardware": origin["hardware"].get("gpu") or origin["hardware"]["processor"],
         "threads": 1,
         "torch": origin["versions"]["torch"],
         "cleanlab": metadata.version("cleanlab"),
         "python": origin["versions"]["python"],
         "command": "python -m benchmarks.label_errors --labels cifar10n_labels.npz "
-        f"--preset {args.preset} --seed {' '.join(map(str, args.seed))} --folds {args.folds} --csv FILE",
+        f"--keys {' '.join(args.keys)} --preset {args.preset} "
+        + (f"--precision {args.precision} " if args.precision else "")
+        + f"--seed {' '.join(map(str, args.seed))} --folds {args.folds} --csv FILE",
     }
 
 

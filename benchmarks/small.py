@@ -47,7 +47,7 @@ from emlc_lib.training.config import Config
 from emlc_lib.training.presets import usable_device
 from emlc_lib.training.start import initial_networks
 
-from .small_tables import EQUAL_TIME, PLAIN, STARTS_TABLE, TABLES, Named, named, plain
+from .small_tables import EQUAL_TIME, PLAIN, SEARCH_TABLE, STARTS_TABLE, TABLES, Named, named, plain
 
 FIGURES = REPOSITORY / "figures"
 
@@ -67,10 +67,14 @@ def rows_there(folders: list[Path]) -> pd.DataFrame:
 
 def listed(name: str, folders: list[Path], human: Path | None, **common: Any) -> list[Named]:
     """The runs of a table with their names, which are empty where its rows need none."""
+    searched = _begun(SEARCH_TABLE, folders)
     if name in PLAIN:
-        return [("", config) for config in plain(name, human, **common)]
-    begun, out = [read(folder / f"{name}.csv") for folder in folders], folders[-1]
-    return list(named(name, out / "starts", pd.concat(begun), **common))
+        return [("", config) for config in plain(name, human, searched, **common)]
+    return list(named(name, folders[-1] / "starts", _begun(name, folders), searched, **common))
+
+
+def _begun(name: str, folders: list[Path]) -> pd.DataFrame:
+    return pd.concat([read(folder / f"{name}.csv") for folder in folders])
 
 
 def add(file: Path, row: pd.DataFrame, label: str, config: Config) -> None:
@@ -233,8 +237,10 @@ def main() -> None:
     os.environ.setdefault("EMLC_RUNS", str(out / "runs"))
     folders = [out] if args.again else [FIGURES, out]
     tables, errors = args.tables or list(TABLES), []
-    # Its SimCLR weights are pretrained when it is listed, and the other runs do not wait for that.
-    for group in ([n for n in tables if n != STARTS_TABLE], [n for n in tables if n == STARTS_TABLE]):
+    # Settings are found before others are listed that use them; SimCLR's shorter starts are pretrained when their
+    # runs are listed, for which the others do not wait.
+    phases = {SEARCH_TABLE: 0, STARTS_TABLE: 2}
+    for group in ([name for name in tables if phases.get(name, 1) == phase] for phase in range(3)):
         try:
             errors += work(group, folders, args.jobs, args.human, **options)
         except (Expected, OSError) as error:

@@ -55,14 +55,33 @@ STARTS = (5, 25, 100)
 Named = tuple[str, Config]
 
 
-def equal_time(noises: tuple[str, ...], seeds: tuple[int, ...], *methods: str, **common: Any) -> Iterator[Config]:
+def chosen(searched: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The setting of each method of :data:`SEARCH` with the highest mean accuracy over both noise rates in the
+    search's rows; the default's while one is missing."""
+    found = {}
+    for method, settings in SEARCH.items():
+        means = {}
+        for name, value in settings:
+            rows = searched[searched["name"] == _label(method, name, value)] if len(searched) else searched
+            if len(rows) == (1 if method == "fixmatch" else len(BOTH)):  # which looks at no noise and is run once
+                means[name, value] = rows["test_accuracy"].astype(float).mean()
+        best = max(means, key=means.__getitem__) if len(means) == len(settings) else settings[0]
+        found[method] = dict([best])
+    return found
+
+
+def equal_time(
+    noises: tuple, seeds: tuple[int, ...], *methods: str, settings: dict | None = None, **common: Any
+) -> Iterator[Config]:
     """Methods for as long as EMLC's four epochs with k = 1 take."""
     for method in methods:
-        yield from grid(noises, [method], [1], seeds, epochs=EQUAL_TIME[method], **common)
+        changes = (settings or {}).get(method, {})
+        yield from grid(noises, [method], [1], seeds, epochs=EQUAL_TIME[method], **common | changes)
 
 
-def plain(name: str, human: Path | None, **common: Any) -> Iterator[Config]:
-    """The runs of a table whose rows need no name."""
+def plain(name: str, human: Path | None, searched: pd.DataFrame | None = None, **common: Any) -> Iterator[Config]:
+    """The runs of a table whose rows need no name; settings by the rows of the search, see :func:`chosen`."""
+    settings = chosen(pd.DataFrame() if searched is None else searched)
     rivals = ("cross_entropy", "fixmatch", "clean_only")
     on_100 = common | {"dataset": "cifar100"}
     match name:
@@ -81,28 +100,38 @@ def plain(name: str, human: Path | None, **common: Any) -> Iterator[Config]:
             yield from equal_time(CIFAR10, SEEDS, *rivals, **common)
         case "small_equal_time_cifar100":
             yield from equal_time(CIFAR100, SEEDS, *rivals, **on_100)
+        case "search_low_small_cifar10":  # below the rates of search_small_cifar10
+            yield from grid(BOTH, [*rivals, "distilled"], [1], SEARCH_SEED, lr=0.01, **common)
+            yield from grid(BOTH, ["emlc"], [1], SEARCH_SEED, lr=0.01, teacher_lr=0.01, **common)
         case "small_equal_updates_cifar10":  # k = 5 on five times as many noisy images as k = 1
             for k in (1, 5):
                 yield from grid(BOTH, ["emlc"], [k], SEEDS, epochs=k, **common)
         case "small_extension_cifar10":
             yield from grid(BOTH, ["emlc", *rivals], [1], FIVE_SEEDS, **common)
-            yield from equal_time(BOTH, FIVE_SEEDS, "emlc_consistent", "dividemix", *rivals[:2], **common)
+            yield from equal_time(
+                BOTH, FIVE_SEEDS, "emlc_consistent", "dividemix", *rivals[:2], settings=settings, **common
+            )
         case "small_cifar10_further":
             yield from grid(BOTH, ["clean_only"], [1], SEEDS, autoaugment=False, **common)
-            for key in ("worse_label", "aggre_label") if human else ():
+            for key, seeds in (("worse_label", FIVE_SEEDS), ("aggre_label", SEEDS)) if human else ():
                 labels = common | {"noise_type": "human", "human_labels": human, "human_key": key}
-                yield from grid([None], ["emlc", "cross_entropy"], [1], SEEDS, **labels)
-                yield from equal_time((None,), SEEDS, "emlc_consistent", "dividemix", "cross_entropy", **labels)
+                yield from grid([None], ["emlc", "cross_entropy"], [1], seeds, **labels)
+                yield from equal_time(
+                    (None,), seeds, "emlc_consistent", "dividemix", "cross_entropy", settings=settings, **labels
+                )
         case "small_other_methods_cifar10":
             yield from grid(BOTH, ["mlc", "fasten"], [1], SEEDS, **common)
 
 
-def named(name: str, starts: Path, begun: pd.DataFrame, **common: Any) -> Iterator[Named]:
+def named(
+    name: str, starts: Path, begun: pd.DataFrame, searched: pd.DataFrame | None = None, **common: Any
+) -> Iterator[Named]:
     """The runs of a table whose rows have a name, as those of :mod:`emlc_lib.experiments.studies`.
 
     Args:
         starts: the folder of SimCLR weights of fewer epochs, which are made there if they are yet to come.
         begun: the rows that the table has.
+        searched: those of the search, see :func:`chosen`.
 
     Raises:
         ConfigError: some of a start's runs are done, and the weights that they began with are not there.
@@ -110,15 +139,16 @@ def named(name: str, starts: Path, begun: pd.DataFrame, **common: Any) -> Iterat
     match name:
         case "search_extension_small_cifar10":
             for method, settings in SEARCH.items():
-                study = {f"{method}, {n} {v}": {n: v, "epochs": EQUAL_TIME[method]} for n, v in settings}
+                study = {_label(method, n, v): {n: v, "epochs": EQUAL_TIME[method]} for n, v in settings}
                 yield from _runs(study, [method], SEARCH_SEED, **common)
         case "small_remedies_cifar10":
-            common |= {"epochs": EQUAL_TIME["emlc_consistent"]}
+            found = chosen(pd.DataFrame() if searched is None else searched)
+            common |= {"epochs": EQUAL_TIME["emlc_consistent"], **found["emlc_consistent"]}
             yield from _runs(REMEDIES, ["emlc_consistent"], SEEDS, **common)
         case "small_ablation_cifar10":
             yield from _runs(ABLATION, ["emlc"], SEEDS, **common)
         case "small_look_ahead_cifar10":
-            study = look_ahead([1, 2, 5, 10], ["paper", "momentum", "exact"])
+            study = look_ahead([1, 2, 5, 10], ["paper"]) | look_ahead([5], ["momentum", "exact"])
             yield from _runs(study, ["emlc"], SEEDS, **common)
         case "small_starts_cifar10":
             methods = ["emlc", "cross_entropy", "clean_only"]
@@ -128,6 +158,10 @@ def named(name: str, starts: Path, begun: pd.DataFrame, **common: Any) -> Iterat
                 if len(rows) < len(SEEDS) * (2 * len(BOTH) + 1):  # what looks at no noise is run once
                     study[f"SimCLR, {epochs} epochs"] = start(epochs, starts, len(rows) > 0, common["device"])
             yield from _runs(study, methods, SEEDS, **common)
+
+
+def _label(method: str, name: str, value: float) -> str:
+    return f"{method}, {name} {value}"
 
 
 def _runs(study: Study, methods: list[str], seeds: tuple[int, ...], **common: Any) -> Iterator[Named]:
@@ -153,7 +187,7 @@ def start(epochs: int, folder: Path, begun: bool, device: str) -> dict[str, str]
 PLAIN = (
     "small_cifar10", "small_cifar100", "small_short_cifar100", "small_short_cifar10", "small_equal_time_cifar10",
     "small_extension_cifar10", "small_cifar10_further", "small_equal_time_cifar100", "small_equal_updates_cifar10",
-    "small_other_methods_cifar10",
+    "small_other_methods_cifar10", "search_low_small_cifar10",
 )  # fmt: skip
 SEARCH_TABLE, STARTS_TABLE = "search_extension_small_cifar10", "small_starts_cifar10"
 NAMED = (

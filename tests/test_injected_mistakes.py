@@ -25,7 +25,7 @@ MISTAKES = {
     "weights reversed": ("core/meta_gradient.py", "return weights[::-1]", "return weights", META),
     "sum for mean": ("core/meta_gradient.py", "(v * q).sum(1).mean()", "(v * q).sum(1).sum()", META),
     "gradient at the parameters after the step": ("methods/emlc.py",
-        "InnerStep(before, batch.x,", "InnerStep(parameters_of(self.student), batch.x,", RUNS),
+        "InnerStep(before, images,", "InnerStep(parameters_of(self.student), images,", RUNS),
     "released order for matched": ("methods/emlc.py",
         'step_order == "reversed"', 'step_order != "reversed"', RUNS),
     "noise on the wrong axis": ("core/noise.py",

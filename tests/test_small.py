@@ -115,10 +115,10 @@ def short(monkeypatch, tmp_path):
     tables = {"first": ["cross_entropy", "clean_only"], "second": ["cross_entropy", "emlc"]}
     options = {"dataset": "digits", "preset": "smoke", "epochs": 1}
 
-    def plain(name, human, **common):
+    def plain(name, human, searched, **common):
         return grid([0.5], tables[name], [1], [0], **options, **common)
 
-    def named(name, starts, begun, **common):
+    def named(name, starts, begun, searched, **common):
         for label, changes in {"as it is": {}, "no meta term": {"meta_term": False}}.items():
             yield from (
                 (label, config) for config in grid([0.5], ["emlc"], [1], [0], **options, **changes, **common)
