@@ -10,7 +10,7 @@ does as much as its time allows, and the next goes on if DIR comes along, with i
 ``starts`` (SimCLR weights of fewer epochs). So many runs share a GPU well with NVIDIA's multi-process service
 (``nvidia-cuda-mps-control -d``). As ``python -m emlc_lib.experiments.gpu`` this needs no installation.
 
-Rows are in bfloat16, as the committed ones, but for the short tables'. A CPU without instructions for it takes ten
+Rows are in bfloat16, as the committed ones, but for one table. A CPU without instructions for it takes ten
 times as long; ``--precision float32`` makes other rows.
 """
 
