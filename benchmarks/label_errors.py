@@ -2,11 +2,11 @@
 
     python -m benchmarks.label_errors --labels cifar10n_labels.npz --seed 0 1 2 --csv label_errors.csv
 
-For each set of labels and seed: EMLC, ``emlc_consistent`` (at preset ``small`` for as long as EMLC takes),
-cross-entropy and training on the clean set alone as ordinary runs, and out-of-fold probabilities of the
-cross-entropy's network with the same start. cleanlab, which must be installed, ranks by the latter and by the
-clean-only network's, which has not seen the noisy images either. Finished trainings are read back. The
-committed table of preset ``quick`` is an earlier version's, without ``emlc_consistent``, with columns ``flagged``.
+For each set of labels and seed: EMLC, ``emlc_consistent`` (at preset ``small`` for as long as EMLC takes, its
+setting as searched), cross-entropy and training on the clean set alone as ordinary runs, and out-of-fold
+probabilities of the cross-entropy's network with the same start. cleanlab, which must be installed, ranks by the
+latter and by the clean-only network's, which has not seen the noisy images either. Finished trainings are read
+back. The committed table of preset ``quick`` is an earlier version's, without ``emlc_consistent``.
 """
 
 import argparse
@@ -24,12 +24,13 @@ from torch import Tensor
 from emlc_lib import make_config, prepare
 from emlc_lib.core.teacher import Classifier, Teacher
 from emlc_lib.data.experiment_data import ExperimentData
+from emlc_lib.experiments.carry import read
 from emlc_lib.experiments.label_errors import ranking_quality
 from emlc_lib.experiments.runs import run
 from emlc_lib.runtime.checkpoint import read_npz, write_npz
 from emlc_lib.runtime.files import write_atomically
 from emlc_lib.runtime.parameters import ConfigError
-from emlc_lib.runtime.places import runs_root
+from emlc_lib.runtime.places import REPOSITORY, runs_root
 from emlc_lib.runtime.progress import progress
 from emlc_lib.runtime.provenance import provenance
 from emlc_lib.runtime.randomness import Stream, numpy_generator
@@ -39,7 +40,9 @@ from emlc_lib.training.evaluation import predict
 from emlc_lib.training.presets import usable_device
 from emlc_lib.training.trainer import train
 
-from .small_tables import EQUAL_TIME
+from .small_tables import EQUAL_TIME, SEARCH_TABLE, chosen
+
+FIGURES = REPOSITORY / "figures"
 
 KEYS = ("aggre_label", "random_label1", "random_label2", "random_label3", "worse_label")
 WITH_TEACHER = {"emlc": "EMLC", "emlc_consistent": "consistent"}
@@ -174,13 +177,13 @@ def _other(config: Config, method: str) -> Config:
     kept = ("dataset", "preset", "noise_type", "human_labels", "seed", "precision")
     values: dict = {name: getattr(config, name) for name in kept}
     if method == "emlc_consistent" and config.preset == "small":
-        values["epochs"] = EQUAL_TIME[method]
+        values |= {"epochs": EQUAL_TIME[method], **chosen(read(FIGURES / f"{SEARCH_TABLE}.csv"))[method]}
     # Training on the clean set alone does not see the noisy labels: one run serves all of them.
     key = KEYS[0] if method == "clean_only" else config.human_key
     return make_config(method=method, human_key=key, device=config.device, **values)
 
 
-def measure(config: Config, root: Path, folds: int) -> list[dict]:
+def measure(config: Config, root: Path, folds: int, students: Sequence[str]) -> list[dict]:
     """A row per ranking and a row per student of one set of labels and one seed."""
     torch.set_num_threads(1)
     data = prepare(config)
@@ -193,7 +196,7 @@ def measure(config: Config, root: Path, folds: int) -> list[dict]:
         common | {"what": name} | ranking_quality(suspicion, wrong)
         for name, suspicion in rankings(config, root, folds)
     ]
-    for method in METHODS:
+    for method in students:
         result = run(_other(config, method), root=root, show=False).result
         rows.append(common | {"what": f"student: {method}", "test_accuracy": result["test_accuracy"]})
     return rows
@@ -208,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default=None, help="another than the preset's")
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
+    parser.add_argument("--students", nargs="+", default=METHODS, choices=METHODS, help="whose accuracy has a row")
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--jobs", type=int, default=1, help="parallel processes, of one thread each")
     parser.add_argument("--runs", type=Path, default=None, help="the folder of runs")
@@ -222,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for key in args.keys
     ]
     root = args.runs or runs_root()
-    work = (delayed(measure)(config, root, args.folds) for config in configs)
+    work = (delayed(measure)(config, root, args.folds, args.students) for config in configs)
     finished = Parallel(n_jobs=args.jobs, return_as="generator_unordered")(work)
     rows: list[dict] = []
     for part in progress(finished, total=len(configs), desc="label sets and seeds"):
@@ -245,6 +249,7 @@ def _where(args) -> dict[str, str]:
         "command": "python -m benchmarks.label_errors --labels cifar10n_labels.npz "
         f"--keys {' '.join(args.keys)} --preset {args.preset} "
         + (f"--precision {args.precision} " if args.precision else "")
+        + (f"--students {' '.join(args.students)} " if args.students != METHODS else "")
         + f"--seed {' '.join(map(str, args.seed))} --folds {args.folds} --csv FILE",
     }
 

@@ -41,6 +41,7 @@ NOTEBOOKS: dict[str, dict[str, object]] = {
     "12_cost": {"figures": "{out}/figures"},
     "13_explore": {"runs": "{out}/runs", "figures": "{out}/figures"},
     "14_claims": {},
+    "15_which_information": {"figures": "{out}/figures"},
 }  # fmt: skip
 
 

@@ -145,7 +145,7 @@ def test_every_committed_table_of_runs_has_one_run_a_seed():
 NOT_MEASURED = {"claims", "noise_files"}
 PARTS = {
     "correctors_quick_cifar10_curves", "correctors_small_cifar10_curves", "fidelity_quick_cifar10_gradients",
-    "tsne_quick_cifar10_points",
+    "tsne_quick_cifar10_points", "tsne_small_cifar10_points",
 }  # fmt: skip
 
 

@@ -6,7 +6,15 @@ import pytest
 
 from emlc_lib import ConfigError, make_config, run
 from emlc_lib.data.datasets import load_dataset
-from emlc_lib.experiments.embedding_maps import START, captions, check_number, map_embeddings, separation
+from emlc_lib.experiments.embedding_maps import (
+    AT_NOISES,
+    START,
+    captions,
+    check_number,
+    map_embeddings,
+    separation,
+)
+from emlc_lib.runtime.places import REPOSITORY
 
 
 def silhouette_by_loop(points, labels):
@@ -79,3 +87,12 @@ def test_too_few_images_for_a_cross_validation_are_refused():
     check_number(100, images)
     with pytest.raises(ConfigError, match=r"^n: the first 50 test images have 1 of class '3'"):
         check_number(50, images)
+
+
+def test_the_committed_maps_at_two_rates_are_of_the_study():
+    """The digest is a run's own, so a name stands for the configuration that the study makes of it."""
+    numbers = pd.read_csv(REPOSITORY / "figures" / "tsne_small_cifar10_numbers.csv")
+    assert list(numbers["name"]) == [START, *AT_NOISES]
+    for row in numbers[1:].itertuples():
+        common = {"dataset": "cifar10", "preset": "small", "precision": "bfloat16", "device": "cpu"}
+        assert make_config(**common, **AT_NOISES[row.name], seed=row.seed).digest == row.digest

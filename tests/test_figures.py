@@ -310,6 +310,20 @@ def test_embedding_maps_name_every_class_once_per_map():
     assert figure.axes[1].get_xlabel() == "second"
 
 
+def test_a_map_that_is_in_both_rows_is_drawn_once_and_as_large_as_the_others():
+    names = ["start", "a", "b", "c", "d"]
+    points = pd.DataFrame({"name": np.repeat(names, 4), "label": 0, "class": "cat", "x": 1.0, "y": 2.0})
+    rows = [["start", "a", "b"], ["start", "c", "d"]]
+    figure = embedding_maps(points, {name: f"of {name}" for name in names}, rows=rows)
+    figure.draw_without_rendering()
+    assert {axis.get_title(): axis.get_xlabel() for axis in figure.axes} == {name: f"of {name}" for name in names}
+    places = {axis.get_title(): axis.get_position() for axis in figure.axes}
+    assert places["start"].x1 < places["a"].x0
+    assert places["c"].y1 < places["a"].y0
+    # Twice as high without the aspect.
+    assert places["start"].height == pytest.approx(places["a"].height, rel=0.01)
+
+
 def test_accuracy_over_k_gives_every_line_the_common_first_point():
     rows = [(w, k, s) for w in ("paper", "exact") for k in (1, 2, 5) for s in (0, 1) if k > 1 or w == "paper"]
     table = pd.DataFrame(rows, columns=["meta_weights", "k", "seed"])

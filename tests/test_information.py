@@ -4,8 +4,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.small_tables import EQUAL_TIME
 from emlc_lib.experiments.figures.results import information_over_noise
-from emlc_lib.experiments.information import KINDS, best_information, by_information, crossings
+from emlc_lib.experiments.information import (
+    EPOCH,
+    IN_EMLCS_TIME,
+    KINDS,
+    best_information,
+    by_information,
+    crossings,
+    in_emlcs_time,
+)
+from emlc_lib.runtime.places import REPOSITORY
+from emlc_lib.training.presets import make_config
 
 NOISY, CLEAN, IMAGES, CORRECTED = KINDS
 
@@ -65,3 +76,22 @@ def test_the_figure_has_a_line_per_kind():
     assert len(lines) == len(KINDS)
     assert lines[0].get_ydata() == pytest.approx([81, 61, 21])
     assert np.allclose(lines[1].get_ydata(), 51)
+
+
+def test_the_steps_of_equal_time_are_those_of_the_runs():
+    """By preset ``small`` itself and by the epochs that its runs at equal time have."""
+    config = make_config(preset="small", dataset="cifar10", device="cpu", precision="float32")
+    assert (50_000 - config.n_clean) // config.batch_size == EPOCH
+    assert {method: steps / EPOCH for method, steps in IN_EMLCS_TIME.items()} == {
+        "emlc": config.epochs
+    } | EQUAL_TIME
+
+
+@pytest.mark.parametrize(("name", "n"), [("small_equal_time_cifar10", 21), ("small_cifar10", 15)])
+def test_rows_in_emlcs_time(name, n):
+    """All of the first table; of the second EMLC with k = 1 alone."""
+    rows = in_emlcs_time(pd.read_csv(REPOSITORY / "figures" / f"{name}.csv"))
+    assert len(rows) == n
+    assert set(rows["method"]) == (
+        {"emlc"} if name == "small_cifar10" else {"cross_entropy", "clean_only", "fixmatch"}
+    )

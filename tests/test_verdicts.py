@@ -20,6 +20,7 @@ DIGITS_50, CONSISTENT = "digits, smoke, 50 % symmetric", "EMLC with a consistent
 LONGER = "CIFAR-10, quick, 8 epochs, {} % symmetric"
 ABOVE = "EMLC (k = 1) is above "
 ONE_EPOCH = "EMLC (k = 1) with 1 epoch is above "
+IN_TIME, CONSISTENT_IN_TIME = "in equal time " + ABOVE, "in equal time " + CONSISTENT
 PREDICTOR = "EMLC (k = 1) makes more labels right than a predictor"
 GIVEN = "makes more labels right than were given right"
 
@@ -53,6 +54,10 @@ def hundred(*rates):
 ALL = [*small(20, 50, 80, 90, 40), *hundred(20, 50, 80, 90)]
 
 RIGHT = "EMLC (k = 1) makes more labels right than "
+UPDATES = "EMLC with k = 5 is above k = 1, at equal updates"
+WITH_4 = CONSISTENT + "cross-entropy on noisy labels, with 4 epochs"
+WORSE, AGGRE = "CIFAR-10N worse, small", "CIFAR-10N aggre, small"
+ALL_RATES = (20, 50, 80, 90)
 
 SENTENCES = [
     said("README", "undecided at 50 %)", "undecided", RIGHT + "were given", *hundred(50)),
@@ -66,20 +71,100 @@ SENTENCES = [
     ),
     said("README", "EMLC is clearly below FixMatch", "fails", ABOVE + "FixMatch", *small(80, 90)),
     *(
-        said("README", "clearly above all others at equal steps", "holds", ABOVE + other, *hundred(80, 90))
+        said("README", "clearly above all others in equal time", "holds", above + other, *hundred(90))
+        for above in (ABOVE, IN_TIME)
         for other in ("cross-entropy", "training on the clean", "FixMatch")
     ),
-    said("README", "clearly below the three others at 80 % of CIFAR-100", "fails", ONE_EPOCH, *hundred(80)),
-    said("08", "at 80 % it is clearly below cross-entropy, FixMatch and", "fails", ONE_EPOCH, *hundred(80)),
+    said("README", "with one it is clearly below FixMatch's four", "fails", ONE_EPOCH + "FixMatch", *hundred(90)),
+    said("README", "all 15 pay, at 80 %, too", "fails", IN_TIME + "cross-entropy", *hundred(20, 50, 80)),
+    said("README", "EMLC is clearly below FixMatch in equal time", "fails", IN_TIME + "FixMatch", *small(80, 90)),
+    said("README", "lifts EMLC clearly at 50 and 90 %", "holds", CONSISTENT_IN_TIME + "EMLC", *small(50, 90)),
+    said("README", "FixMatch is clearly above it at 90 %", "fails", CONSISTENT_IN_TIME + "FixMatch", *small(90)),
+    said("README", "four epochs of cross-entropy at 50 %", "fails", WITH_4, *small(50)),
+    said("README", "are clearly above its student", "fails", ABOVE + "cross-entropy", WORSE),
+    said("README", "fifteen are undecided", "undecided", IN_TIME + "cross-entropy", WORSE),
+    said("README", "clearly above it at 50 %", "holds", UPDATES, *small(50)),
+    said("07", "it is clearly above at 50 %, by a point", "holds", UPDATES, *small(50)),
+    said("07", "for five times the noisy images; at 90 % undecided", "undecided", UPDATES, *small(90)),
+    said("14", "clearly above it at 50 % at equal updates", "holds", UPDATES, *small(50)),
     said(
-        "08", "at 90 % clearly below FixMatch and the clean labels", "fails", ONE_EPOCH + "FixMatch", *hundred(90)
+        "14", "clearly above it at 20, 50 and 80 % of CIFAR-100", "fails", IN_TIME + "cross", *hundred(20, 50, 80)
+    ),
+    said("14", "and clearly below at 90 %; FixMatch, with 6", "holds", IN_TIME + "cross-entropy", *hundred(90)),
+    said(
+        "14", "clearly above it at 50, 80 and 90 % of CIFAR-10 and", "fails", IN_TIME + "Fix", *small(50, 80, 90)
+    ),
+    said("14", "clearly below everywhere on CIFAR-100", "holds", IN_TIME + "FixMatch", *hundred(20, 50, 80, 90)),
+    said(
+        "14", "lifts EMLC's student clearly at 50 and 90 %", "holds", CONSISTENT_IN_TIME + "EMLC", *small(50, 90)
+    ),
+    said("15", "clearly above EMLC at 20 %, undecided at", "fails", IN_TIME + "cross-entropy", *small(20)),
+    said("15", "undecided at 50 and asymmetric 40 %, and clearly", "undecided", IN_TIME + "cross", *small(50, 40)),
+    said("15", "clearly below at 80 and 90 %. More", "holds", IN_TIME + "cross-entropy", *small(80, 90)),
+    said("15", "it is clearly above EMLC up to 50 % and at", "fails", ABOVE + "cross-entropy", *small(20, 50, 40)),
+    said("15", "above EMLC at 50, 80 and 90 %, undecided", "fails", IN_TIME + "FixMatch", *small(50, 80, 90)),
+    said("15", "undecided at 20 and asymmetric 40 %.", "undecided", IN_TIME + "FixMatch", *small(20, 40)),
+    said("15", "clearly above EMLC at 20, 50 and 80 %", "fails", IN_TIME + "cross-entropy", *hundred(20, 50, 80)),
+    said("15", "clearly below at 90 %, where EMLC", "holds", IN_TIME + "cross-entropy", *hundred(90)),
+    *(
+        said(
+            "15",
+            "above FixMatch and the clean labels alone, too, as at",
+            "holds",
+            IN_TIME + other,
+            *hundred(*ALL_RATES),
+        )
+        for other in ("FixMatch", "training on")
+    ),
+    said("15", "at 80 % it is clearly below cross-entropy, FixMatch and", "fails", ONE_EPOCH, *hundred(80)),
+    *(
+        said("15", "at 90 % clearly below FixMatch and the clean", "fails", ONE_EPOCH + other, *hundred(90))
+        for other in ("FixMatch", "training")
+    ),
+    said("15", "against cross-entropy. Its gate", "undecided", ONE_EPOCH + "cross-entropy", *hundred(90)),
+    *(
+        said(
+            "15",
+            "clearly above cross-entropy and the clean labels alone, und",
+            "holds",
+            ONE_EPOCH + other,
+            *small(90),
+        )
+        for other in ("cross-entropy", "training")
+    ),
+    said("15", "undecided against FixMatch's four epochs", "undecided", ONE_EPOCH + "FixMatch", *small(90)),
+    said("15", "makes 18 points more labels right", "holds", RIGHT + "were given", WORSE),
+    said("15", "clearly below four epochs of cross-entropy on the", "fails", ABOVE + "cross-entropy", WORSE),
+    said("15", "(undecided against fifteen)", "undecided", IN_TIME + "cross-entropy", WORSE),
+    said("15", "it spoils 11 points of them", "fails", RIGHT + "were given", AGGRE),
+    *(
+        said("15", "clearly below cross-entropy whatever its time", "fails", above + "cross-entropy", AGGRE)
+        for above in (ABOVE, IN_TIME)
+    ),
+    said("15", "clearly above EMLC's on the worst", "holds", CONSISTENT_IN_TIME + "EMLC", WORSE),
+    said("15", "(undecided on the aggregated)", "undecided", CONSISTENT_IN_TIME + "EMLC", AGGRE),
+    said("15", "still clearly below four epochs of cross-entropy on both", "fails", WITH_4, WORSE, AGGRE),
+    *(
+        said(
+            "15",
+            "clearly more accurate than EMLC's, by 2.8 and 2.9",
+            "holds",
+            f"in equal time a {words}",
+            *small(50, 90),
+        )
+        for words in ("consistent teacher is more", "consistent teacher makes more")
     ),
     said(
-        "08", "at 90 % clearly below FixMatch and the clean labels", "fails", ONE_EPOCH + "training", *hundred(90)
+        "15", "its student is clearly above EMLC's at both", "holds", CONSISTENT_IN_TIME + "EMLC", *small(50, 90)
     ),
-    said("08", "undecided against cross-entropy (three)", "undecided", ONE_EPOCH + "cross-entropy", *hundred(90)),
+    said("15", "FixMatch 50 % is undecided", "undecided", CONSISTENT_IN_TIME + "FixMatch", *small(50)),
+    said("15", "at 90 % it is clearly below", "fails", CONSISTENT_IN_TIME + "FixMatch", *small(90)),
+    said("15", "people's worst labels are undecided", "undecided", CONSISTENT_IN_TIME + "cross", WORSE),
+    said("15", "four epochs of it are clearly above it at 50 % and there", "fails", WITH_4, WORSE, *small(50)),
+    said("15", "is clearly below EMLC at 50 and 90 %", "holds", IN_TIME + "DivideMix", WORSE, *small(50, 90)),
+    said("15", "clearly above it on the aggregated ones", "fails", IN_TIME + "DivideMix", AGGRE),
     said(
-        "08",
+        "15",
         "All are undecided, within a point",
         "undecided",
         "the student of a consistent teacher gains",
@@ -121,7 +206,7 @@ SENTENCES = [
         "README",
         "k = 5 is undecided against k = 1 at 50 and 90 %",
         "undecided",
-        "EMLC with k = 5 is above k = 1,",
+        "EMLC with k = 5 is above k = 1, at equal noisy",
         *small(50, 90),
     ),
     said(
@@ -177,7 +262,7 @@ SENTENCES = [
         "08",
         "is undecided against $k=1$ at 50 and 90 %",
         "undecided",
-        "EMLC with k = 5 is above k = 1,",
+        "EMLC with k = 5 is above k = 1, at equal noisy",
         *small(50, 90),
     ),
     said("05", "at 80 and 90 % it ends clearly below that", "fails", PREDICTOR, *small(80, 90)),
@@ -191,9 +276,15 @@ SENTENCES = [
         "EMLC, k = 1: lower clean loss than EMLC, k = 5",
         *small(50, 90),
     ),
-    said("07", "both undecided", "undecided", "EMLC with k = 5 is above k = 1,", *small(50, 90)),
-    said("07", "at 80 % $k=5$ is", "fails", "EMLC with k = 5 is above k = 1,", *quick(80)),
-    said("07", "at 50 % all are undecided", "undecided", "EMLC with k = 5 is above k = 1,", *quick(50)),
+    said("07", "both undecided", "undecided", "EMLC with k = 5 is above k = 1, at equal noisy", *small(50, 90)),
+    said("07", "at 80 % $k=5$ is", "fails", "EMLC with k = 5 is above k = 1, at equal noisy", *quick(80)),
+    said(
+        "07",
+        "at 50 % all are undecided",
+        "undecided",
+        "EMLC with k = 5 is above k = 1, at equal noisy",
+        *quick(50),
+    ),
     said("README", "clearly above MLC and MSLC at 90 and 50 %", "holds", ABOVE + "mlc", *quick(50, 90)),
     said("README", "clearly above MLC and MSLC at 90 and 50 %", "holds", ABOVE + "mslc", *quick(50, 90)),
     said(
@@ -247,7 +338,7 @@ SENTENCES = [
         *small(50, 90),
     ),
     said(
-        "08",
+        "15",
         "and EMLC is clearly below it",
         "fails",
         ABOVE + "FixMatch, which ignores all noisy labels, in EMLC's",
@@ -257,23 +348,23 @@ SENTENCES = [
     *(
         said(page, words, verdict, CONSISTENT + other, scale)
         for page, words, verdict, other, scale in (
-            ("08", "the student gains clearly at 90 %", "holds", "EMLC (k = 1)", DIGITS),
-            ("08", "by less than a point, undecided at 50 %", "undecided", "EMLC (k = 1)", DIGITS_50),
-            ("08", "clearly above that student at 90 % if it has EMLC's time", "fails", "FixMatch, in", DIGITS),
-            ("08", "undecided at 50 % and at equal steps", "undecided", "FixMatch, in", DIGITS_50),
-            ("08", "undecided at 50 % and at equal steps", "undecided", "FixMatch, at", DIGITS),
-            ("08", "undecided at 50 % and at equal steps", "undecided", "FixMatch, at", DIGITS_50),
-            ("08", "is clearly below it, and lost at 90 %", "holds", "DivideMix", DIGITS),
-            ("08", "is clearly below it, and lost at 90 %", "holds", "DivideMix", DIGITS_50),
+            ("15", "the student gains clearly at 90 %", "holds", "EMLC (k = 1)", DIGITS),
+            ("15", "by less than a point, undecided at 50 %", "undecided", "EMLC (k = 1)", DIGITS_50),
+            ("15", "clearly above that student at 90 % if it has EMLC's time", "fails", "FixMatch, in", DIGITS),
+            ("15", "undecided at 50 % and at equal steps", "undecided", "FixMatch, in", DIGITS_50),
+            ("15", "undecided at 50 % and at equal steps", "undecided", "FixMatch, at", DIGITS),
+            ("15", "undecided at 50 % and at equal steps", "undecided", "FixMatch, at", DIGITS_50),
+            ("15", "is clearly below it, and lost at 90 %", "holds", "DivideMix", DIGITS),
+            ("15", "is clearly below it, and lost at 90 %", "holds", "DivideMix", DIGITS_50),
         )
     ),
-    said("08", "clearly more accurate than EMLC's", "holds", "a consistent teacher is more", DIGITS, DIGITS_50),
-    said("08", "makes clearly more labels right", "holds", "a consistent teacher makes more", DIGITS, DIGITS_50),
+    said("15", "clearly more accurate than EMLC's", "holds", "a consistent teacher is more", DIGITS, DIGITS_50),
+    said("15", "makes clearly more labels right", "holds", "a consistent teacher makes more", DIGITS, DIGITS_50),
     said("README", "all parts together at 50 %", "fails", "all parts together", *quick(50)),
     said("README", "undecided at 90 % of CIFAR-10", "undecided", ABOVE + "distillation", *small(90)),
     said(
-        "README",
-        "clearly below cross-entropy on three of five label sets",
+        "10",
+        "clearly behind one that believes the labels on three sets of five",
         "fails",
         "EMLC's student is above cross-entropy on people's",
         *(f"CIFAR-10N {labels}, quick" for labels in ("random_label1", "random_label2", "random_label3")),

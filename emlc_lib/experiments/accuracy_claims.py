@@ -64,21 +64,6 @@ def table_1(t: Tables) -> Iterator[Claim]:
             yield judged(f"EMLC (k = 1) is above {other}", where, difference, at(noise), table)
 
 
-# EMLC for one epoch, and the tables of four epochs, which take no less time: a step of EMLC takes 3.6 times
-# cross-entropy's time and 1.4 times FixMatch's (figures/step_cost_small_cpu.csv).
-SHORT = {"small_short_cifar100": ("small_cifar100", "CIFAR-100")}
-
-
-def less_time(t: Tables) -> Iterator[Claim]:
-    """Whether EMLC is above what it is compared with if it has less time, and not as many steps."""
-    for name, (table, data) in SHORT.items():
-        for noise, (other, (words, _)) in itertools.product(sorted(set(t(name)["noise"])), OTHERS.items()):
-            if other in set(t(table)["method"]) and other != "distilled":
-                pair = (t.accuracy(*one, "symmetric", noise) for one in ((name, "emlc"), (table, other)))
-                claim = f"EMLC (k = 1) with 1 epoch is above {words.removesuffix(', at equal steps')}, with 4"
-                yield judged(claim, "here", paired(*pair), at(noise, preset="small", data=data), name)
-
-
 # Whose labels EMLC's are compared with.
 PREDICTORS = {
     "distilled": "a predictor that learned from the clean labels alone",

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from .accuracy_claims import extension, less_time, look_ahead, remedies, table_1
+from .accuracy_claims import extension, look_ahead, remedies, table_1
 from .committed import Tables, at, digits
 from .published import published_claims
+from .small_claims import small_claims
 from .statistics import Claim, judged, paired
 from .studies import clean_losses
 
@@ -25,7 +26,7 @@ def claims(folder: Path) -> pd.DataFrame:
         folder: of the committed tables.
     """
     tables = Tables(folder)
-    groups = (_recovery, table_1, less_time, extension, remedies, _look_ahead, _parts, _human, _gradient, _cost)
+    groups = (_recovery, table_1, small_claims, extension, remedies, _look_ahead, _parts, _human, _gradient, _cost)
     judged_here = [claim for group in groups for claim in group(tables)]
     table = pd.DataFrame([*judged_here, *published_claims(), *_not_run()])
     return table.astype({"seeds": "Int64"})

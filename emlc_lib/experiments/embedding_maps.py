@@ -16,6 +16,7 @@ from ..runtime.parameters import ConfigError
 from ..runtime.randomness import Stream
 from ..training.start import starting_classifier
 from .runs import Run
+from .studies import Study
 
 
 def separation(points: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -35,6 +36,16 @@ def separation(points: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 START = "the start"
+
+# The students of the maps at two rates of noise.
+AT_NOISES: Study = {
+    f"{name}, {100 * noise:g} % noise": {"noise": noise} | method
+    for noise in (0.5, 0.9)
+    for name, method in {
+        "cross-entropy": {"method": "cross_entropy"},
+        "EMLC, k = 1": {"method": "emlc", "k": 1},
+    }.items()
+}
 
 NUMBER_COLUMNS = ("silhouette", "knn", "map_silhouette", "map_knn", "test_accuracy", "n")
 POINT_COLUMNS = ("name", "seed", "label", "class", "x", "y")

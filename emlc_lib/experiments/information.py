@@ -17,6 +17,19 @@ KINDS: Mapping[str, tuple[str, int]] = {
     "clean labels, and noisy ones corrected": ("emlc", 1),
 }
 
+# Steps of an epoch of preset ``small``, and of the runs there that take the time of EMLC's four epochs with k = 1,
+# by the costs of a step on one core (figures/step_cost_small_cpu.csv).
+EPOCH = 382
+IN_EMLCS_TIME: Mapping[str, int] = {
+    "emlc": 4 * EPOCH, "cross_entropy": 15 * EPOCH, "clean_only": 15 * EPOCH, "fixmatch": 6 * EPOCH,
+    "emlc_consistent": 3 * EPOCH, "dividemix": 2 * EPOCH,
+}  # fmt: skip
+
+
+def in_emlcs_time(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of preset ``small`` that take the time of EMLC's four epochs, of a table with their ``steps``."""
+    return table[(table["steps"] == table["method"].map(IN_EMLCS_TIME)) & (table["k"] == 1)]
+
 
 def by_information(table: pd.DataFrame) -> pd.DataFrame:
     """Test accuracies in percent: a row per noise rate and seed, a column per kind of information, else NaN.

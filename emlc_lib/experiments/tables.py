@@ -124,7 +124,7 @@ def caption(table: pd.DataFrame) -> str:
     counts = table.groupby(by)["seed"].nunique()
     low, high = counts.min(), counts.max()
     parts += [f"preset {first['preset']}", f"{low} to {high} seeds" if low < high else f"seeds: {low}"]
-    return ", ".join(parts) + f"; {first['hardware']}, torch {first['torch']}"
+    return ", ".join(parts) + f"; {' and '.join(dict.fromkeys(table['hardware']))}, torch {first['torch']}"
 
 
 def concatenated(tables: Mapping[object, pd.DataFrame], key: str) -> pd.DataFrame:

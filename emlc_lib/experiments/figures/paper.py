@@ -4,7 +4,7 @@ The ``caption`` of each is written above it: :func:`emlc_lib.experiments.tables.
 made.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -75,19 +75,30 @@ def meta_losses(curves: pd.DataFrame, caption: str = "") -> Figure:
     return figure
 
 
-def embedding_maps(points: pd.DataFrame, captions: Mapping[str, str], caption: str = "") -> Figure:
+def embedding_maps(
+    points: pd.DataFrame,
+    captions: Mapping[str, str],
+    caption: str = "",
+    rows: Sequence[Sequence[str]] | None = None,
+) -> Figure:
     """Figure 4: two-dimensional maps of embeddings side by side, coloured by true class.
 
     Args:
         points: columns ``name``, ``label``, ``class``, ``x``, ``y``.
         captions: what stands below each map, by name.
+        rows: the names in rows of equal length, where one row is too wide; one that is in several rows at the same
+            place has a single map there.
     """
     classes = points.groupby("label")["class"].first()
     colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
-    groups = list(points.groupby("name", sort=False))
+    groups = dict(list(points.groupby("name", sort=False)))
+    rows = rows or [list(groups)]
+    # Squares, or a map that spans rows would be drawn out, with room between a caption and the next row's title.
+    height, aspect = (4.9, None) if len(rows) == 1 else (5.4, 1)
     with style():
-        figure, axes = plt.subplots(1, len(groups), figsize=(4.6 * len(groups), 4.9), squeeze=False)
-        for axis, (name, part) in zip(axes[0], groups, strict=True):
+        figure, axes = plt.subplot_mosaic(rows, figsize=(4.6 * len(rows[0]), height * len(rows)))
+        for name, axis in axes.items():
+            part = groups[name]
             for c, label in classes.items():
                 chosen = part[part["label"] == c]
                 axis.scatter(chosen["x"], chosen["y"], s=7, color=colours(c % colours.N), alpha=0.6, lw=0)
@@ -96,6 +107,7 @@ def embedding_maps(points: pd.DataFrame, captions: Mapping[str, str], caption: s
                 place = chosen["x"].median(), chosen["y"].median()
                 axis.annotate(label, place, ha="center", va="center", fontsize=9, bbox=box)
             axis.set(title=name, xlabel=captions[name], xticks=[], yticks=[])
+            axis.set_box_aspect(aspect)
             axis.grid(False)
         figure.suptitle(caption, fontsize=9)
     return figure
