@@ -42,8 +42,6 @@ from emlc_lib.training.trainer import train
 
 from .small_tables import EQUAL_TIME, SEARCH_TABLE, chosen
 
-FIGURES = REPOSITORY / "figures"
-
 KEYS = ("aggre_label", "random_label1", "random_label2", "random_label3", "worse_label")
 WITH_TEACHER = {"emlc": "EMLC", "emlc_consistent": "consistent"}
 METHODS = (*WITH_TEACHER, "cross_entropy", "clean_only")
@@ -177,7 +175,10 @@ def _other(config: Config, method: str) -> Config:
     kept = ("dataset", "preset", "noise_type", "human_labels", "seed", "precision")
     values: dict = {name: getattr(config, name) for name in kept}
     if method == "emlc_consistent" and config.preset == "small":
-        values |= {"epochs": EQUAL_TIME[method], **chosen(read(FIGURES / f"{SEARCH_TABLE}.csv"))[method]}
+        values |= {
+            "epochs": EQUAL_TIME[method],
+            **chosen(read(REPOSITORY / "figures" / f"{SEARCH_TABLE}.csv"))[method],
+        }
     # Training on the clean set alone does not see the noisy labels: one run serves all of them.
     key = KEYS[0] if method == "clean_only" else config.human_key
     return make_config(method=method, human_key=key, device=config.device, **values)

@@ -67,14 +67,15 @@ def rows_there(folders: list[Path]) -> pd.DataFrame:
 
 def listed(name: str, folders: list[Path], human: Path | None, **common: Any) -> list[Named]:
     """The runs of a table with their names, which are empty where its rows need none."""
-    searched = _begun(SEARCH_TABLE, folders)
+    searched = _begun(SEARCH_TABLE, [FIGURES, *folders])  # not made again, so that all runs have one setting
     if name in PLAIN:
         return [("", config) for config in plain(name, human, searched, **common)]
     return list(named(name, folders[-1] / "starts", _begun(name, folders), searched, **common))
 
 
 def _begun(name: str, folders: list[Path]) -> pd.DataFrame:
-    return pd.concat([read(folder / f"{name}.csv") for folder in folders])
+    rows = pd.concat([read(folder / f"{name}.csv") for folder in folders])
+    return rows.drop_duplicates(["name", "digest"]) if "name" in rows else rows
 
 
 def add(file: Path, row: pd.DataFrame, label: str, config: Config) -> None:

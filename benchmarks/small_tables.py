@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from emlc_lib.data.datasets import load_dataset
+from emlc_lib.experiments.information import EPOCH, IN_EMLCS_TIME
 from emlc_lib.experiments.pretraining import pretrain_and_store
 from emlc_lib.experiments.studies import ABLATION, Study, look_ahead
 from emlc_lib.experiments.sweep import grid
@@ -21,8 +22,8 @@ HIGH = ("symmetric:0.9", "symmetric:0.8")
 CIFAR100 = (*BOTH, "symmetric:0.8", "symmetric:0.2")
 CIFAR10 = (*CIFAR100, "asymmetric:0.4")
 
-# Epochs that take a run of each method the time of EMLC's four, by the costs in step_cost_small_cpu.csv.
-EQUAL_TIME = {"cross_entropy": 15, "clean_only": 15, "fixmatch": 6, "emlc_consistent": 3, "dividemix": 2}
+# Epochs that take a run of each method the time of EMLC's four.
+EQUAL_TIME = {method: steps // EPOCH for method, steps in IN_EMLCS_TIME.items() if method != "emlc"}
 
 # Four settings each, the default's first.
 SEARCH: dict[str, tuple[tuple[str, float], ...]] = {
@@ -117,11 +118,14 @@ def plain(name: str, human: Path | None, searched: pd.DataFrame | None = None, *
             for key, seeds in (("worse_label", FIVE_SEEDS), ("aggre_label", SEEDS)) if human else ():
                 labels = common | {"noise_type": "human", "human_labels": human, "human_key": key}
                 yield from grid([None], ["emlc", "cross_entropy"], [1], seeds, **labels)
-                yield from equal_time(
-                    (None,), seeds, "emlc_consistent", "dividemix", "cross_entropy", settings=settings, **labels
-                )
+                tuned = settings if key == "worse_label" else {}  # the others' rows were made before the search
+                extended = ("emlc_consistent", "dividemix", "cross_entropy")
+                yield from equal_time((None,), seeds, *extended, settings=tuned, **labels)
         case "small_other_methods_cifar10":
             yield from grid(BOTH, ["mlc", "fasten"], [1], SEEDS, **common)
+            yield from grid([noise for noise in CIFAR10 if noise not in BOTH], ["fasten"], [1], SEEDS, **common)
+        case "small_other_methods_cifar100":
+            yield from grid(CIFAR100, ["fasten"], [1], SEEDS, **on_100)
 
 
 def named(
@@ -188,7 +192,7 @@ def start(epochs: int, folder: Path, begun: bool, device: str) -> dict[str, str]
 PLAIN = (
     "small_cifar10", "small_cifar100", "small_short_cifar100", "small_short_cifar10", "small_equal_time_cifar10",
     "small_extension_cifar10", "small_cifar10_further", "small_equal_time_cifar100", "small_equal_updates_cifar10",
-    "small_other_methods_cifar10", "search_low_small_cifar10",
+    "small_other_methods_cifar10", "small_other_methods_cifar100", "search_low_small_cifar10",
 )  # fmt: skip
 SEARCH_TABLE, STARTS_TABLE = "search_extension_small_cifar10", "small_starts_cifar10"
 NAMED = (

@@ -223,6 +223,8 @@ ESTIMATOR = [
     fit("autoaugment of grey images", r"autoaugment: is for colour images", error=ConfigError, autoaugment=True),
     param("image_size", "must be None or an integer from 4 to 1024", 2),
     param("image_size", "must be None or an integer from 4 to 1024", "8"),
+    param("method", "must be one of emlc, emlc_consistent", "mlc"),
+    param("method", "must be one of emlc, emlc_consistent", None),
     param("model", "'vgg' is not one of auto, small_cnn, ", "vgg"),
     param("start", "nowhere is not a file", "nowhere"),
     param("start", "'published' is not for", "published"),

@@ -80,6 +80,17 @@ class TestDigits:
         assert roc_auc_score(digits.wrong, -table["rank"]) > 0.95
         assert sorted(table["rank"]) == list(range(1, len(table) + 1))
 
+    def test_a_consistent_teacher_finds_wrong_labels_too(self, digits, tmp_path):
+        """And comes back from its file; a bound far from what is usual, .98, and from chance."""
+        estimator = EMLCClassifier(method="emlc_consistent", epochs=6, start_steps=100)
+        estimator.fit(digits.noisy, digits.clean)
+        assert estimator.config_.method == "emlc_consistent"
+        assert roc_auc_score(digits.wrong, -estimator.correct_labels()["rank"]) > 0.9
+        estimator.save(tmp_path / "saved")
+        again = EMLCClassifier.load(tmp_path / "saved")
+        assert again.config_ == estimator.config_
+        assert np.array_equal(again.predict_proba(digits.test), estimator.predict_proba(digits.test))
+
     def test_the_frame(self, digits, fitted):
         table = fitted.correct_labels()
         assert list(table) == ["index", "given_label", "corrected_label", "probability", "gate", "rank"]

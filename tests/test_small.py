@@ -38,7 +38,8 @@ def test_the_readmes_command_makes_the_committed_rows():
     """By the digests: every row of the tables, and no other run."""
     (words,) = re.findall(r"`python -m benchmarks\.small ([^`]*)`", (FIGURES.parent / "README.md").read_text())
     names = words[: words.index(" --")].split()
-    assert names == ["small_cifar10", "small_cifar100"]
+    data = ("cifar10", "cifar100")
+    assert names == [f"small{time}_{of}" for time in ("", "_equal_time") for of in data]
     for name in names:
         configs = list(small_tables.plain(name, None, **COMMON))
         rows = list(read(FIGURES / f"{name}.csv")["digest"])
@@ -239,3 +240,34 @@ def test_costs_are_of_every_method_that_is_compared_at_equal_time():
     of_emlc = table.set_index(["method", "k"])["of EMLC's"]
     assert of_emlc["emlc", 1] == 1
     assert of_emlc["cross_entropy", 1] < 1
+
+
+def test_what_a_search_has_found_is_found_in_every_folder(tmp_path):
+    """Rows that two folders have count once; of fewer rows than there are settings nothing is chosen."""
+    rows = [
+        {
+            "name": f"{method}, {name} {value}",
+            "digest": f"{method}{i}{noise}",
+            "test_accuracy": 0.5 + 0.1 * (i == 2),
+        }
+        for method, settings in small_tables.SEARCH.items()
+        for i, (name, value) in enumerate(settings)
+        for noise in ((0.5,) if method == "fixmatch" else (0.5, 0.9))
+    ]
+    found = small_tables.chosen(pd.DataFrame(rows))
+    assert found == {method: dict([settings[2]]) for method, settings in small_tables.SEARCH.items()}
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        pd.DataFrame(rows).to_csv(folder / "search.csv", index=False)
+    assert small_tables.chosen(small._begun("search", [tmp_path / "first", tmp_path / "second"])) == found
+    usual = {method: dict([settings[0]]) for method, settings in small_tables.SEARCH.items()}
+    assert small_tables.chosen(pd.DataFrame(rows[:-1]))["emlc_consistent"] == usual["emlc_consistent"]
+    assert small_tables.chosen(pd.DataFrame()) == usual
+
+
+def test_the_committed_search_decides_what_is_run():
+    """The rows of the extension that are there are those of the settings that the search found."""
+    runs = small.listed("small_extension_cifar10", [FIGURES], None, **COMMON)
+    rows = set(read(FIGURES / "small_extension_cifar10.csv")["digest"])
+    assert all(small.digests(config) & rows for _, config in runs)
+    assert len(rows) == len(runs)

@@ -18,6 +18,8 @@ OF_DATA_SETS = (
     "noise_sha256", "asymmetric_map", "splits", "resized_copy", "start_weights", "n_noisy",
 )  # fmt: skip
 
+METHODS = ("emlc", "emlc_consistent")
+
 # Where images of one's own need other values than the paper's data sets.
 USUAL = {"schedule": "cosine", "start_lr": 0.1, "corruption": "random"}
 
@@ -76,9 +78,11 @@ def _config(params: dict[str, Any], model: str, n: int, m: int) -> Config:
     for name in ("flip", "verbose"):
         if not isinstance(params[name], bool | np.bool_):
             raise ConfigError(f"{name}: must be True or False (got {params[name]!r})")
+    if params["method"] not in METHODS:
+        raise ConfigError(f"method: must be one of {', '.join(METHODS)} (got {params['method']!r})")
     if params["checkpoint"] is not None:
         writable_folder(params["checkpoint"], "checkpoint")
-    same = ("start_steps", "seed", "lr", "teacher_lr", "k", "device", "autoaugment")
+    same = ("method", "start_steps", "seed", "lr", "teacher_lr", "k", "device", "autoaugment")
     given = {
         "epochs": 1 if params["epochs"] is None else params["epochs"],
         "batch_size": min(64, n) if params["batch_size"] is None else params["batch_size"],

@@ -118,15 +118,18 @@ def _label_files(values: Mapping[str, Any], spec: DatasetSpec) -> dict[str, str]
     return found
 
 
-def own_config(*, device: str = "auto", **values) -> Config:
-    """The configuration of a training by EMLC on a user's own images: these values, else the defaults.
+def own_config(*, method: str = "emlc", device: str = "auto", **values) -> Config:
+    """The configuration of a training on a user's own images: these values, else the defaults.
+
+    Args:
+        method: EMLC or one that has its teacher.
 
     Raises:
         ConfigError: any unknown name or value that is not allowed.
     """
-    cls = config_class(OwnConfig, "emlc")
-    _refuse_others(values, "emlc", cls)
-    config = checked(cls, method="emlc", device=chosen_device(device), **values)
+    cls = config_class(OwnConfig, method)
+    _refuse_others(values, method, cls)
+    config = checked(cls, method=method, device=chosen_device(device), **values)
     usable_device(device)
     return config
 
