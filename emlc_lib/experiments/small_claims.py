@@ -23,7 +23,7 @@ BOTH = (0.5, 0.9)
 
 def small_claims(t: Tables) -> Iterator[Claim]:
     """All of them."""
-    for group in (_equal_time, _one_epoch, _further, _people, _extension):
+    for group in (_equal_time, _one_epoch, _further, _people, _extension, _detector):
         yield from group(t)
 
 
