@@ -94,9 +94,9 @@ def embedding_maps(
     groups = dict(list(points.groupby("name", sort=False)))
     rows = rows or [list(groups)]
     # Squares, or a map that spans rows would be drawn out, with room between a caption and the next row's title.
-    height, aspect = (4.9, None) if len(rows) == 1 else (5.4, 1)
+    width, height, aspect = (4.6, 4.9, None) if len(rows) == 1 else (3.5, 4.2, 1)
     with style():
-        figure, axes = plt.subplot_mosaic(rows, figsize=(4.6 * len(rows[0]), height * len(rows)))
+        figure, axes = plt.subplot_mosaic(rows, figsize=(width * len(rows[0]), height * len(rows)))
         for name, axis in axes.items():
             part = groups[name]
             for c, label in classes.items():
@@ -106,7 +106,8 @@ def embedding_maps(
                 box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colours(c % colours.N), "alpha": 0.85}
                 place = chosen["x"].median(), chosen["y"].median()
                 axis.annotate(label, place, ha="center", va="center", fontsize=9, bbox=box)
-            axis.set(title=name, xlabel=captions[name], xticks=[], yticks=[])
+            axis.set(title=name, xticks=[], yticks=[])
+            axis.set_xlabel(captions[name], fontsize=None if len(rows) == 1 else 9)
             axis.set_box_aspect(aspect)
             axis.grid(False)
         figure.suptitle(caption, fontsize=9)
