@@ -47,7 +47,7 @@ from emlc_lib.training.config import Config
 from emlc_lib.training.presets import usable_device
 from emlc_lib.training.start import initial_networks
 
-from .small_tables import EQUAL_TIME, PLAIN, SEARCH_TABLE, STARTS_TABLE, TABLES, Named, named, plain
+from .small_tables import EQUAL_TIME, PLAIN, SEARCH_TABLE, STARTS_TABLE, TABLES, Named, named, plain, start_probes
 
 FIGURES = REPOSITORY / "figures"
 
@@ -244,6 +244,8 @@ def main() -> None:
     for group in ([name for name in tables if phases.get(name, 1) == phase] for phase in range(3)):
         try:
             errors += work(group, folders, args.jobs, args.human, **options)
+            if STARTS_TABLE in group:
+                merge(out / f"{STARTS_TABLE}_probes.csv", start_probes(out / "starts"), ["name"])
         except (Expected, OSError) as error:
             errors.append(f"{', '.join(group)}: {error}")
     sys.exit("\n".join(errors) or 0)

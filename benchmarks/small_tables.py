@@ -1,5 +1,7 @@
 """The tables of :mod:`benchmarks.small`, most important first: the runs of each, as configurations."""
 
+import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ import pandas as pd
 from emlc_lib.data.datasets import load_dataset
 from emlc_lib.experiments.information import EPOCH, IN_EMLCS_TIME
 from emlc_lib.experiments.pretraining import pretrain_and_store
+from emlc_lib.experiments.starts import ALL_EPOCHS, NARROW, RANDOM_START, of_epochs
 from emlc_lib.experiments.studies import ABLATION, Study, look_ahead
 from emlc_lib.experiments.sweep import grid
+from emlc_lib.methods import METHODS
 from emlc_lib.networks.pretrain_config import make_pretrain_config
 from emlc_lib.networks.weights import shipped_weights_file
 from emlc_lib.runtime.parameters import ConfigError
@@ -51,7 +55,11 @@ REMEDIES: Study = {
 }
 
 # Epochs of SimCLR before the runs of small_starts_cifar10, of the 200 that all others begin with.
-STARTS = (5, 25, 100)
+STARTS, MODEL = (5, 25, 100), "resnet_small"
+HIGH_FIRST = BOTH[::-1]
+
+# Epochs of its runs: as long as four of cross-entropy take, a tenth less for EMLC.
+SHORT = {"emlc": 1, "cross_entropy": 4, "clean_only": 4}
 
 Named = tuple[str, Config]
 
@@ -156,13 +164,16 @@ def named(
             study = look_ahead([1, 2, 5, 10], ["paper"]) | look_ahead([5], ["momentum", "exact"])
             yield from _runs(study, ["emlc"], SEEDS, **common)
         case "small_starts_cifar10":
-            methods = ["emlc", "cross_entropy", "clean_only"]
-            study: dict = {"random start": {"start": "random"}, "resnet_narrow": {"model": "resnet_narrow"}}
+            study: dict = {RANDOM_START: {"start": "random"}, NARROW: {"model": "resnet_narrow"}, ALL_EPOCHS: {}}
             for epochs in STARTS:
-                rows = begun[begun["name"] == f"SimCLR, {epochs} epochs"] if len(begun) else begun
+                rows = begun[begun["name"] == of_epochs(epochs)] if len(begun) else begun
                 if len(rows) < len(SEEDS) * (2 * len(BOTH) + 1):  # what looks at no noise is run once
-                    study[f"SimCLR, {epochs} epochs"] = start(epochs, starts, len(rows) > 0, common["device"])
-            yield from _runs(study, methods, SEEDS, **common)
+                    study[of_epochs(epochs)] = start(epochs, starts, len(rows) > 0, common["device"])
+            for noise, (label, changes) in itertools.product(HIGH_FIRST, study.items()):
+                for method, epochs in SHORT.items():
+                    if noise == HIGH_FIRST[0] or METHODS[method].sees_noise:
+                        configs = grid([noise], [method], [1], SEEDS, epochs=epochs, **common | changes)
+                        yield from ((label, config) for config in configs)
 
 
 def _label(method: str, name: str, value: float) -> str:
@@ -178,8 +189,8 @@ def _runs(study: Study, methods: list[str], seeds: tuple[int, ...], **common: An
 
 def start(epochs: int, folder: Path, begun: bool, device: str) -> dict[str, str]:
     """The parameters of runs that begin with SimCLR of so many epochs; weights and card: ``folder/EPOCHS``."""
-    usual = make_pretrain_config(dataset="cifar10", model="resnet_small", device=device)
-    file = folder / str(epochs) / shipped_weights_file("cifar10", "resnet_small").name
+    usual = make_pretrain_config(dataset="cifar10", model=MODEL, device=device)
+    file = folder / str(epochs) / shipped_weights_file("cifar10", MODEL).name
     if begun and not file.is_file():
         raise ConfigError(f"--out: {file} is not there, with which rows of this table began")
     if not file.is_file():
@@ -187,6 +198,25 @@ def start(epochs: int, folder: Path, begun: bool, device: str) -> dict[str, str]
         file.parent.mkdir(parents=True, exist_ok=True)
         pretrain_and_store(usual.model_copy(update=shorter), load_dataset("cifar10"), file.parent)
     return {"start_weights": str(file)}
+
+
+def start_probes(folder: Path) -> pd.DataFrame:
+    """The probes of the starts of small_starts_cifar10, as their cards say, and what made them."""
+    shipped = {model: shipped_weights_file("cifar10", model).with_suffix(".json") for model in (MODEL, NARROW)}
+    files = {ALL_EPOCHS: shipped[MODEL], NARROW: shipped[NARROW]}
+    files |= {of_epochs(n): folder / str(n) / shipped[MODEL].name for n in STARTS}
+    rows = []
+    for name, file in files.items():
+        if file.is_file():
+            card = json.loads(file.read_text())
+            found = card["provenance"]
+            row = {column: card[column] for column in ("model", "epochs", "linear", "knn", "minutes")}
+            row |= {"hardware": found["hardware"].get("gpu") or found["hardware"]["processor"]}
+            row |= {"threads": found["hardware"]["threads"], "torch": found["versions"]["torch"]}
+            rows.append({"name": name} | row | {"command": card["command"]})
+            if name == ALL_EPOCHS:
+                rows.append(rows[0] | {"name": RANDOM_START, "epochs": 0, "minutes": 0.0} | card["untrained"])
+    return pd.DataFrame(rows)
 
 
 PLAIN = (

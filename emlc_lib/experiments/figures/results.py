@@ -32,6 +32,38 @@ def information_over_noise(accuracies: pd.DataFrame, caption: str = "") -> Figur
     return figure
 
 
+def gains_over_starts(gains: pd.DataFrame, caption: str = "") -> Figure:
+    """What EMLC gains over the linear probe of its start, a panel per noise rate; bars are 95 % intervals.
+
+    Args:
+        gains: :func:`emlc_lib.experiments.starts.gains`. A start of another network than the last one's is hollow.
+    """
+    noises = sorted(gains["noise"].unique(), reverse=True)
+    usual = gains["model"].iloc[-1]
+    with style():
+        figure, axes = plt.subplots(1, len(noises), figsize=(5.2 * len(noises), 4.6), sharey=True, squeeze=False)
+        for axis, noise in zip(axes[0], noises, strict=True):
+            part = gains[gains["noise"] == noise]
+            for i, (other, rows) in enumerate(part.groupby("other", sort=False)):
+                colour, marker = look(method_name(other, 1))
+                same = rows[rows["model"] == usual]
+                axis.plot(same["linear"], same["difference"], color=colour, label=f"minus {method_name(other, 1)}")
+                for row in rows.to_dict("records"):
+                    at = row["linear"] + 0.3 * i, row["difference"], row["±"]
+                    face = colour if row["model"] == usual else "white"
+                    axis.errorbar(*at, color=colour, marker=marker, capsize=3, mfc=face)
+            for name, rows in part.groupby("name", sort=False):
+                at = rows["linear"].iloc[0], (rows["difference"] + rows["±"]).max()
+                axis.annotate(name, at, (0, 6), textcoords="offset points", rotation=60, fontsize=8)
+            axis.axhline(0, color="grey", lw=1)
+            axis.set(title=f"{100 * noise:g} % noise", xlabel="linear probe of the start, %")
+            axis.margins(x=0.15, y=0.25)
+        axes[0, 0].set_ylabel("EMLC's test accuracy minus the other's, points")
+        axes[0, -1].legend(fontsize=9)
+        figure.suptitle(caption, fontsize=9)
+    return figure
+
+
 def accuracy_over_noise(table: pd.DataFrame, caption: str = "") -> Figure:
     """Mean test accuracy with the standard deviation over seeds, by method, over the noise settings.
 
