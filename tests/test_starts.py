@@ -22,7 +22,15 @@ PROBES = pd.DataFrame({"name": [ALL_EPOCHS, NARROW, RANDOM_START], "linear": [0.
 
 def table() -> pd.DataFrame:
     rows = [
-        {"name": name, "method": method, "noise": noise, "seed": seed, "test_accuracy": value}
+        {
+            "name": name,
+            "method": method,
+            "noise_type": "symmetric",
+            "noise": noise,
+            "k": 1,
+            "seed": seed,
+            "test_accuracy": value,
+        }
         for (name, method, noise), values in ACCURACIES.items()
         for seed, value in enumerate(values)
     ]

@@ -6,6 +6,7 @@ from functools import partial
 
 import pandas as pd
 
+from . import starts
 from .committed import SETTINGS, Tables, at
 from .information import EPOCH, IN_EMLCS_TIME
 from .statistics import Claim, by_seed, judged, paired
@@ -23,7 +24,7 @@ BOTH = (0.5, 0.9)
 
 def small_claims(t: Tables) -> Iterator[Claim]:
     """All of them."""
-    for group in (_equal_time, _one_epoch, _further, _people, _extension, _detector):
+    for group in (_equal_time, _one_epoch, _starts, _further, _people, _extension, _detector):
         yield from group(t)
 
 
@@ -59,6 +60,17 @@ def _one_epoch(t: Tables) -> Iterator[Claim]:
             pair = (t.accuracy(*one, "symmetric", noise) for one in ((name, "emlc"), (table, other)))
             claim = f"EMLC (k = 1) with 1 epoch is above {WORDS[other]}, with 4"
             yield judged(claim, "here", paired(*pair), at(noise, preset="small", data=data), name)
+
+
+def _starts(t: Tables) -> Iterator[Claim]:
+    """The same from other starts: SimCLR of fewer epochs, none at all, a narrower network."""
+    name, data = "small_starts_cifar10", "CIFAR-10"
+    table = t(name)
+    for start, noise, other in itertools.product(dict.fromkeys(table["name"]), (0.9, 0.5), starts.OTHERS):
+        found = paired(*(starts.accuracy(table, start, method, noise) for method in ("emlc", other)))
+        if found.n and not (start == starts.ALL_EPOCHS and noise == 0.9):  # which is in the table of one epoch
+            claim = f"EMLC (k = 1) in an epoch is above 4 of {WORDS[other]}"
+            yield judged(claim, "here", found, f"{at(noise, preset='small', data=data)}, {start}", name)
 
 
 def _further(t: Tables) -> Iterator[Claim]:

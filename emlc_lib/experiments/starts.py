@@ -4,6 +4,7 @@ import itertools
 
 import pandas as pd
 
+from .committed import Tables
 from .statistics import by_seed, paired
 
 RANDOM_START, NARROW, ALL_EPOCHS = "random start", "resnet_narrow", "SimCLR, 200 epochs"
@@ -45,5 +46,4 @@ def gains(table: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
 
 def accuracy(table: pd.DataFrame, name: str, method: str, noise: float) -> pd.Series:
     """Test accuracies in percent by seed, of a start's rows; what looks at no noisy label serves every rate."""
-    where = {} if method == "clean_only" else {"noise": noise}
-    return by_seed(table, "test_accuracy", name=name, method=method, **where)
+    return by_seed(table, "test_accuracy", name=name, method=method, **Tables.setting(method, "symmetric", noise))

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ...methods import METHODS
+from ...runtime.palette import BLUE, ORANGE
 from ..information import KINDS
 from .style import look, method_name, style
 
@@ -45,21 +46,23 @@ def gains_over_starts(gains: pd.DataFrame, caption: str = "") -> Figure:
         for axis, noise in zip(axes[0], noises, strict=True):
             part = gains[gains["noise"] == noise]
             for i, (other, rows) in enumerate(part.groupby("other", sort=False)):
-                colour, marker = look(method_name(other, 1))
+                colour, (_, marker) = (BLUE, ORANGE)[i], look(method_name(other, 1))
                 same = rows[rows["model"] == usual]
-                axis.plot(same["linear"], same["difference"], color=colour, label=f"minus {method_name(other, 1)}")
+                axis.plot(same["linear"] + 0.3 * i, same["difference"], color=colour)
+                label = f"minus {method_name(other, 1)}"
                 for row in rows.to_dict("records"):
                     at = row["linear"] + 0.3 * i, row["difference"], row["±"]
                     face = colour if row["model"] == usual else "white"
-                    axis.errorbar(*at, color=colour, marker=marker, capsize=3, mfc=face)
+                    axis.errorbar(*at, color=colour, marker=marker, capsize=3, mfc=face, label=label)
+                    label = None
             for name, rows in part.groupby("name", sort=False):
-                at = rows["linear"].iloc[0], (rows["difference"] + rows["±"]).max()
-                axis.annotate(name, at, (0, 6), textcoords="offset points", rotation=60, fontsize=8)
+                at, down = (rows["linear"].iloc[0] - 0.4, 0.02), axis.get_xaxis_transform()
+                axis.text(*at, name, rotation=90, fontsize=8, color="0.3", ha="right", transform=down)
             axis.axhline(0, color="grey", lw=1)
             axis.set(title=f"{100 * noise:g} % noise", xlabel="linear probe of the start, %")
-            axis.margins(x=0.15, y=0.25)
+            axis.margins(x=0.1, y=0.3)
         axes[0, 0].set_ylabel("EMLC's test accuracy minus the other's, points")
-        axes[0, -1].legend(fontsize=9)
+        axes[0, -1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.suptitle(caption, fontsize=9)
     return figure
 
