@@ -83,6 +83,14 @@ def _further(t: Tables) -> Iterator[Claim]:
         pair = (t.accuracy(*one, "symmetric", noise) for one in ((name, "fasten"), ("small_cifar10", other)))
         claim = f"FasTEN is above {WORDS[other]}, at equal steps"
         yield judged(claim, "here", paired(*pair), at(noise, preset="small"), name)
+    for noise in BOTH:
+        chosen = {"noise_type": "symmetric", "noise": noise, "k": 1}
+        pair = (
+            t.of(table, "last_recovery_all", method=method, **chosen)
+            for table, method in ((name, "fasten"), ("small_cifar10", "emlc"))
+        )
+        claim = f"FasTEN makes more labels right than {WORDS['emlc']}, at equal steps"
+        yield judged(claim, "here", paired(*pair), at(noise, preset="small"), name)
     name = "small_equal_updates_cifar10"
     for noise in BOTH:
         pair = (
@@ -142,6 +150,8 @@ def _both_kinds(
     yield judged(claim, "here: extension", found, scale, name)
     claim = f"in equal time EMLC (k = 1) is above {WORDS['dividemix']}"
     yield judged(claim, "here", paired(in_time("emlc"), in_time("dividemix")), scale, name)
+    claim = f"in equal time {WORDS['dividemix']} is above {WORDS['cross_entropy']}"
+    yield judged(claim, "here", paired(in_time("dividemix"), in_time("cross_entropy")), scale, name)
     pair = (in_time(method, "last_teacher_test_accuracy") for method in ("emlc_consistent", "emlc"))
     claim = "in equal time a consistent teacher is more accurate than EMLC's (k = 1)"
     yield judged(claim, "here: extension", paired(*pair), scale, name)

@@ -42,7 +42,9 @@ def gains_over_starts(gains: pd.DataFrame, caption: str = "") -> Figure:
     noises = sorted(gains["noise"].unique(), reverse=True)
     usual = gains["model"].iloc[-1]
     with style():
-        figure, axes = plt.subplots(1, len(noises), figsize=(5.2 * len(noises), 4.6), sharey=True, squeeze=False)
+        figure, axes = plt.subplots(
+            1, len(noises), figsize=(5.2 * len(noises), 4.6), sharex=True, sharey=True, squeeze=False
+        )
         for axis, noise in zip(axes[0], noises, strict=True):
             part = gains[gains["noise"] == noise]
             for i, (other, rows) in enumerate(part.groupby("other", sort=False)):
@@ -57,7 +59,9 @@ def gains_over_starts(gains: pd.DataFrame, caption: str = "") -> Figure:
                     label = None
             for name, rows in part.groupby("name", sort=False):
                 at, down = (rows["linear"].iloc[0] - 0.4, 0.02), axis.get_xaxis_transform()
-                axis.text(*at, name, rotation=90, fontsize=8, color="0.3", ha="right", transform=down)
+                axis.text(
+                    *at, name, rotation=90, fontsize=8, color="0.3", ha="right", transform=down, in_layout=False
+                )
             axis.axhline(0, color="grey", lw=1)
             axis.set(title=f"{100 * noise:g} % noise", xlabel="linear probe of the start, %")
             axis.margins(x=0.1, y=0.3)
