@@ -1,5 +1,8 @@
 """Verdicts: statistics against scipy's own, and the committed claims against the tables that they come from."""
 
+import ast
+
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -159,3 +162,25 @@ def test_every_measurement_says_where_and_how_it_was_made():
             needed.append("threads")
         assert set(needed) <= set(table), path.name
         assert table[needed].notna().all(axis=None), path.name
+
+
+def test_claims_that_a_notebook_shows_are_those_of_the_table():
+    """Where a claim is new, other notebooks may show it, too, and must be run again."""
+    table, calls = pd.read_csv(FIGURES / "claims.csv"), 0
+    for path in sorted((FIGURES.parent / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code" and "show_claims(" in cell.source:
+                shown = "".join(output.get("text", "") for output in cell.outputs)
+                for words, scale in literal_calls(cell.source):
+                    assert told(table, *words, scale=scale) in shown, f"{path.name}: {words}"
+                    calls += 1
+    assert calls > 10
+
+
+def literal_calls(source):
+    """The arguments of calls of show_claims, as far as they can be read without running the cell."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "show_claims":
+            parts = [*node.args, *(keyword.value for keyword in node.keywords)]
+            if all(isinstance(part, ast.Constant) for part in parts):
+                yield [part.value for part in node.args], "".join(keyword.value.value for keyword in node.keywords)
