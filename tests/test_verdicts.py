@@ -64,6 +64,10 @@ DIVIDEMIX_LABELS = "in equal time DivideMix (no clean label) makes more labels r
 DIVIDEMIX_IN_TIME = "in equal time DivideMix (no clean label) is above cross-entropy"
 IN_AN_EPOCH = "EMLC (k = 1) in an epoch is above 4 of "
 STARTS = ("random start", "SimCLR, 5 epochs", "SimCLR, 25 epochs", "resnet_narrow")
+AT_50 = [
+    f"CIFAR-10, small, 50 % symmetric, {name}"
+    for name in ("random start", "SimCLR, 25 epochs", "SimCLR, 200 epochs")
+]
 WITH_4 = CONSISTENT + "cross-entropy on noisy labels, with 4 epochs"
 WORSE, AGGRE = "CIFAR-10N worse, small", "CIFAR-10N aggre, small"
 ALL_RATES = (20, 50, 80, 90)
@@ -109,6 +113,10 @@ SENTENCES = [
             ("15", "EMLC is clearly below them from random weights, from 5 and from 25 epochs"),
         )
     ),
+    said("15", "below four of cross-entropy from each", "fails", IN_AN_EPOCH + "cross-entropy", *AT_50),
+    said("15", "only from all 200 (undecided from 25)", "holds", IN_AN_EPOCH + "training", AT_50[-1]),
+    said("15", "only from all 200 (undecided from 25)", "undecided", IN_AN_EPOCH + "training", AT_50[1]),
+    said("15", "only if SimCLR had all of its 200 epochs", "fails", IN_AN_EPOCH + "training", AT_50[0]),
     *(
         said(page, words, "holds", "EMLC (k = 1) with 1 epoch is above training", *small(90))
         for page, words in (
