@@ -54,9 +54,9 @@ REMEDIES: Study = {
     "no meta term": {"meta_term": False},
 }
 
-# Epochs of SimCLR before the runs of small_starts_cifar10, of the 200 that all others begin with.
-STARTS, MODEL = (5, 25, 100), "resnet_small"
-HIGH_FIRST = BOTH[::-1]
+# Epochs of SimCLR before the runs of small_starts_cifar10, of the 200 of all others, and at which noise they are run.
+HIGH_FIRST, MODEL = BOTH[::-1], "resnet_small"
+STARTS = {5: HIGH_FIRST[:1], 25: HIGH_FIRST, 100: HIGH_FIRST}
 
 # Epochs of its runs: as long as four of cross-entropy take, a tenth less for EMLC.
 SHORT = {"emlc": 1, "cross_entropy": 4, "clean_only": 4}
@@ -165,12 +165,13 @@ def named(
             yield from _runs(study, ["emlc"], SEEDS, **common)
         case "small_starts_cifar10":
             study: dict = {RANDOM_START: {"start": "random"}, NARROW: {"model": "resnet_narrow"}, ALL_EPOCHS: {}}
-            for epochs in STARTS:
+            for epochs, noises in STARTS.items():
                 rows = begun[begun["name"] == of_epochs(epochs)] if len(begun) else begun
-                if len(rows) < len(SEEDS) * (2 * len(BOTH) + 1):  # what looks at no noise is run once
+                if len(rows) < len(SEEDS) * (2 * len(noises) + 1):  # what looks at no noise is run once
                     study[of_epochs(epochs)] = start(epochs, starts, len(rows) > 0, common["device"])
+            run_at = {of_epochs(epochs): noises for epochs, noises in STARTS.items()}
             for noise, (label, changes) in itertools.product(HIGH_FIRST, study.items()):
-                for method, epochs in SHORT.items():
+                for method, epochs in SHORT.items() if noise in run_at.get(label, HIGH_FIRST) else ():
                     if noise == HIGH_FIRST[0] or METHODS[method].sees_noise:
                         configs = grid([noise], [method], [1], SEEDS, epochs=epochs, **common | changes)
                         yield from ((label, config) for config in configs)

@@ -17,6 +17,7 @@ ACCURACIES = {
     (RANDOM_START, "clean_only", 0.9): (0.40, 0.41, 0.43), (RANDOM_START, "emlc", 0.5): (0.51, 0.52, 0.55),
     (ALL_EPOCHS, "emlc", 0.9): (0.77, 0.78, 0.79), (ALL_EPOCHS, "cross_entropy", 0.9): (0.66, 0.65, 0.68),
 }  # fmt: skip
+FIRST = next(iter(STARTS))
 PROBES = pd.DataFrame({"name": [ALL_EPOCHS, NARROW, RANDOM_START], "linear": [0.8, 0.6, 0.4], "model": "net"})
 
 
@@ -76,15 +77,15 @@ def test_the_figure_has_a_panel_per_rate_and_a_bar_per_difference():
 
 def test_probes_are_those_of_the_cards(tmp_path):
     """The random start's are in the card of the weights that began there."""
-    folder = tmp_path / str(STARTS[0])
+    folder = tmp_path / str(FIRST)
     folder.mkdir()
     card = json.loads(shipped_weights_file("cifar10", MODEL).with_suffix(".json").read_text())
     (folder / shipped_weights_file("cifar10", MODEL).with_suffix(".json").name).write_text(
-        json.dumps(card | {"epochs": STARTS[0], "linear": 0.61, "knn": 0.55, "minutes": 4.5})
+        json.dumps(card | {"epochs": FIRST, "linear": 0.61, "knn": 0.55, "minutes": 4.5})
     )
     found = start_probes(tmp_path).set_index("name")
-    assert set(found.index) == {ALL_EPOCHS, NARROW, RANDOM_START, of_epochs(STARTS[0])}
-    assert found["linear"][of_epochs(STARTS[0])] == 0.61
+    assert set(found.index) == {ALL_EPOCHS, NARROW, RANDOM_START, of_epochs(FIRST)}
+    assert found["linear"][of_epochs(FIRST)] == 0.61
     assert found["linear"][ALL_EPOCHS] == card["linear"]
     assert found["linear"][RANDOM_START] == card["untrained"]["linear"] < found["linear"].drop(RANDOM_START).min()
     assert (found["epochs"] == [200, 0, 80, 5]).all()
