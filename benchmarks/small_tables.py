@@ -54,7 +54,7 @@ REMEDIES: Study = {
     "no meta term": {"meta_term": False},
 }
 
-# Epochs of SimCLR before the runs of small_starts_cifar10, of the 200 of all others, and at which noise they are run.
+# Epochs of SimCLR before the runs of small_starts_cifar10, of the 200 of all others, and the noise of these runs.
 HIGH_FIRST, MODEL = BOTH[::-1], "resnet_small"
 STARTS = {5: HIGH_FIRST[:1], 25: HIGH_FIRST, 100: HIGH_FIRST}
 
