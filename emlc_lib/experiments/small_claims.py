@@ -64,13 +64,13 @@ def _one_epoch(t: Tables) -> Iterator[Claim]:
 
 def _starts(t: Tables) -> Iterator[Claim]:
     """The same from other starts: SimCLR of fewer epochs, none at all, a narrower network."""
-    name, data = "small_starts_cifar10", "CIFAR-10"
+    name = "small_starts_cifar10"
     table = t(name)
     for start, noise, other in itertools.product(dict.fromkeys(table["name"]), (0.9, 0.5), starts.OTHERS):
         found = paired(*(starts.accuracy(table, start, method, noise) for method in ("emlc", other)))
         if found.n and not (start == starts.ALL_EPOCHS and noise == 0.9):  # which is in the table of one epoch
             claim = f"EMLC (k = 1) in an epoch is above 4 of {WORDS[other]}"
-            yield judged(claim, "here", found, f"{at(noise, preset='small', data=data)}, {start}", name)
+            yield judged(claim, "here", found, f"{at(noise, preset='small')}, {start}", name)
 
 
 def _further(t: Tables) -> Iterator[Claim]:
