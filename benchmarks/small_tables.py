@@ -160,6 +160,8 @@ def named(
             yield from _runs(REMEDIES, ["emlc_consistent"], SEEDS, **common)
         case "small_ablation_cifar10":
             yield from _runs(ABLATION, ["emlc"], SEEDS, **common)
+        case "small_short_ablation_cifar10":  # an epoch of each of its rows
+            yield from _runs(ABLATION, ["emlc"], SEEDS, HIGH_FIRST[:1], epochs=1, **common)
         case "small_look_ahead_cifar10":
             study = look_ahead([1, 2, 5, 10], ["paper"]) | look_ahead([5], ["momentum", "exact"])
             yield from _runs(study, ["emlc"], SEEDS, **common)
@@ -181,11 +183,13 @@ def _label(method: str, name: str, value: float) -> str:
     return f"{method}, {name} {value}"
 
 
-def _runs(study: Study, methods: list[str], seeds: tuple[int, ...], **common: Any) -> Iterator[Named]:
+def _runs(
+    study: Study, methods: list[str], seeds: tuple[int, ...], noises: tuple = BOTH, **common: Any
+) -> Iterator[Named]:
     for label, changes in study.items():
         changes = dict(changes)
         ks = [changes.pop("k", 1)]
-        yield from ((label, config) for config in grid(BOTH, methods, ks, seeds, **common | changes))
+        yield from ((label, config) for config in grid(noises, methods, ks, seeds, **common | changes))
 
 
 def start(epochs: int, folder: Path, begun: bool, device: str) -> dict[str, str]:
@@ -227,7 +231,8 @@ PLAIN = (
 )  # fmt: skip
 SEARCH_TABLE, STARTS_TABLE = "search_extension_small_cifar10", "small_starts_cifar10"
 NAMED = (
-    SEARCH_TABLE, "small_remedies_cifar10", "small_ablation_cifar10", "small_look_ahead_cifar10", STARTS_TABLE,
+    SEARCH_TABLE, "small_remedies_cifar10", "small_short_ablation_cifar10", "small_ablation_cifar10",
+    "small_look_ahead_cifar10", STARTS_TABLE,
 )  # fmt: skip
 # Settings are chosen before they are used.
 TABLES = (*PLAIN[:5], SEARCH_TABLE, *PLAIN[5:], *NAMED[1:])

@@ -175,6 +175,22 @@ class TestDigits:
         assert (back.config_, back.best_epoch_) == (fitted.config_, fitted.best_epoch_)
         assert back.predict_proba(digits.test[0]).dtype == np.float64
 
+    @pytest.mark.parametrize(
+        "options",
+        [{"leave_out_given": True}, {"label_embedding": False}, {"teacher_features": "student"},
+         {"weight_decay": np.float32(0.5), "label_embedding": np.bool_(True), "momentum": np.float64(0.5)}],
+        ids=lambda options: next(iter(options)),
+    )  # fmt: skip
+    def test_options_come_back_too(self, digits, options, tmp_path):
+        """Of the teacher, and as NumPy's numbers, which JSON has no words for."""
+        some = [(images[:200], labels[:200]) for images, labels in (digits.noisy, digits.clean)]
+        fitted = EMLCClassifier(**TINY, options=options).fit(*some)
+        fitted.save(tmp_path / "digits.safetensors")
+        back = EMLCClassifier.load(tmp_path / "digits.safetensors")
+        assert back.get_params() == fitted.get_params()
+        pd.testing.assert_frame_equal(back.correct_labels(digits.test), fitted.correct_labels(digits.test))
+        assert np.array_equal(back.predict_proba(digits.test[0]), fitted.predict_proba(digits.test[0]))
+
     def test_the_seed_decides(self, digits):
         some = [(images[:200], labels[:200]) for images, labels in (digits.noisy, digits.clean)]
         first, again, other = (EMLCClassifier(**TINY, seed=seed).fit(*some) for seed in (0, 0, 1))

@@ -133,6 +133,12 @@ class TestRecord:
         with pytest.raises(ConfigError, match=r"^record: nowhere.npz is neither a file nor one in"):
             LabelRecord.load("nowhere.npz")
 
+    def test_a_training_of_few_steps_has_a_row_per_moment(self, digits):
+        short = make_config(**FAST | {"epochs": 1, "k": 7})
+        record = record_labels(short, digits[1], n=5, show=False)
+        assert sorted({*record.steps.tolist()}) == record.steps.tolist()
+        assert len(record.steps) == len(record.gates) == len(record.wanted)
+
     def test_only_what_has_a_gate_is_recorded(self, digits):
         _, data = digits
         with pytest.raises(ConfigError, match=r"^method: labels are recorded of emlc, not of mlc$"):

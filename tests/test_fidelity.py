@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from emlc_lib import make_config, prepare
+from emlc_lib import ConfigError, make_config, prepare
 from emlc_lib.data.batches import Batches
 from emlc_lib.experiments.gradient_errors import _Observed, gradient_errors, gradient_means
 from emlc_lib.methods.emlc import EMLC
@@ -68,4 +68,10 @@ def test_looking_does_not_change_the_training():
 @pytest.mark.parametrize("changes", [{"k": 1}, {"k": 2, "teacher_pass": "recomputed"}, {"method": "mlc", "k": 2}])
 def test_what_it_cannot_compare(changes):
     with pytest.raises(ValueError, match="gradient_errors needs"):
+        errors(**changes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"k": 2, "meta_term": False}, {"k": 2, "teacher_pass": "recomputed"}])
+def test_only_what_has_a_meta_gradient_of_several_steps_is_compared(changes):
+    with pytest.raises(ConfigError, match=r"^config: gradient_errors needs method emlc, k > 1, meta_term and "):
         errors(**changes)

@@ -75,12 +75,14 @@ def through_the_virtual_step(built, t, soft):
     return flat(torch.autograd.grad(loss, list(built.corrector.parameters()))), loss.item()
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 @pytest.mark.parametrize("soft", [True, False])
-def test_the_meta_gradient_is_exact(kind, soft):
+def test_the_meta_gradient_is_exact(kind, soft, shared):
     """Momentum is in the student's real steps and not in the virtual ones, so the second step tells them apart."""
-    built = method(kind, mslc_soft_targets=soft)
+    built = method(kind, mslc_soft_targets=soft, share_primal=shared)
     fill(built)
+    assert (built.recorded(built.batches.noisy(0).x)[1] is not None) == shared
     for t in range(3):
         expected, loss = through_the_virtual_step(built, t, soft)
         log = built.step(t)

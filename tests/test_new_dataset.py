@@ -96,6 +96,26 @@ def test_without_look_alikes_asymmetric_noise_is_random(monkeypatch):
     assert prepare(make_config(**asked, asymmetric_map="random", noise=0.5)).corruption.wrong.any()
 
 
+def test_look_alikes_are_classes(monkeypatch):
+    asked = {"dataset": "stripes", "noise_type": "asymmetric"} | SHORT
+    for wrong in ({"gray": "light"}, {"grey": "bright"}):
+        monkeypatch.setitem(DATASETS, "stripes", DatasetSpec(**STRIPES | {"look_alikes": wrong}))
+        with pytest.raises(
+            ConfigError, match=r"^look_alikes: '(gray|bright)' is no class of stripes: dark, "
+        ):
+            prepare(make_config(**asked))
+
+
+def test_a_data_set_without_test_images_is_refused(monkeypatch):
+    def untested(root, download):
+        images = load(root, download)
+        return dataclasses.replace(images, test_images=images.test_images[:0], test_labels=images.test_labels[:0])
+
+    monkeypatch.setitem(DATASETS, "stripes", DatasetSpec(**STRIPES | {"load": untested}))
+    with pytest.raises(DataUnavailable, match=r"^dataset: stripes is damaged: 0 test images and 0 labels$"):
+        prepare(make_config(dataset="stripes", **SHORT))
+
+
 def test_what_cannot_be_registered():
     for changes, message in (
         ({"name": "digits"}, "^name: there is a data set digits already"),
@@ -112,5 +132,5 @@ def test_images_and_labels_must_be_equally_many(monkeypatch):
     whole = load(None, False)
     broken = dataclasses.replace(whole, train_labels=whole.train_labels[:9])
     monkeypatch.setitem(DATASETS, "stripes", DatasetSpec(**STRIPES | {"load": lambda *_: broken}))
-    with pytest.raises(DataUnavailable, match=r"^dataset: stripes is damaged: 300 train images but 9 labels"):
+    with pytest.raises(DataUnavailable, match=r"^dataset: stripes is damaged: 300 train images and 9 labels"):
         load_dataset("stripes")

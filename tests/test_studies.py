@@ -145,5 +145,7 @@ def test_clean_losses_are_means_of_the_first_window_and_of_two_fifths():
     steps = np.arange(1, 11)
     curves = pd.DataFrame({"name": "a", "seed": 0, "step": steps, "meta_loss": [7.0, 1, 2, 2, 2, 2, 2, 2, 3, 5]})
     without = curves.assign(name="b", meta_loss=np.nan)
-    (row,) = clean_losses(pd.concat([curves, without])).to_dict("records")
-    assert row == {"name": "a", "seed": 0, "first window": 7, "first fifth": 4, "last fifth": 4}
+    longer = curves.assign(name="c", step=10 * steps)
+    rows = clean_losses(pd.concat([curves, without, longer])).to_dict("records")
+    expected = {"seed": 0, "first window": 7, "first fifth": 4, "last fifth": 4}  # each of its own steps
+    assert rows == [{"name": name} | expected for name in ("a", "c")]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from problems import FAST, bits, interrupted, killed_and_resumed, same_bits, same_training, trained
 
-from emlc_lib import make_config, prepare, run
+from emlc_lib import ConfigError, make_config, prepare, run
 from emlc_lib.experiments.published import table_2
 from emlc_lib.experiments.runs import command, find_runs
 from emlc_lib.experiments.tables import accuracy_table, paper_accuracy
@@ -168,6 +168,21 @@ class TestRuns:
             logits = finished.student()((data.test_images.float() / 255 - data.mean) / data.std)
         accuracy = (logits.argmax(1) == data.test_labels).double().mean().item()
         assert accuracy == pytest.approx(finished.result["test_accuracy"], abs=1e-12)
+
+    def test_the_teacher_is_that_of_the_last_epoch_even_if_it_shares_the_students_features(self, tmp_path):
+        config = make_config(**FAST | {"epochs": 6}, teacher_features="student", seed=2)
+        finished = run(config, root=tmp_path, show=False)
+        assert finished.result["best_epoch"] < 6  # else best and last features are the same
+        data = prepare(config)
+        with torch.no_grad():
+            logits = finished.teacher().classifier((data.test_images.float() / 255 - data.mean) / data.std)
+        accuracy = (logits.argmax(1) == data.test_labels).double().mean().item()
+        assert accuracy == pytest.approx(finished.result["last_teacher_test_accuracy"], abs=1e-12)
+
+    def test_runs_are_found_by_parameters_that_there_are(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"^nosie: unknown parameter; did you mean 'noise'\?"):
+            find_runs(tmp_path, nosie=0.5)
+        assert find_runs(tmp_path, mslc_lr=1e-3) == []
 
     def test_tables_report_seeds_mean_and_deviation(self, tmp_path):
         runs = [

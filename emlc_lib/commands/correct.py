@@ -91,6 +91,8 @@ def command(images, verified, labels, out, sheet, sheet_images, report, save, qu
         images_verified = read_labels(verified, images, "--verified")
         estimator = EMLCClassifier(**parameters, verbose=not quiet).fit(images_given, images_verified)
         corrected = estimator.correct_labels()
+    if save is not None:  # before a picture that cannot be read can cost the training
+        estimator.save(save)
     table = with_verified(corrected, images_given, images_verified)
     write_table(table, out)
     suspicious = corrected.nsmallest(sheet_images, "rank")
@@ -98,8 +100,6 @@ def command(images, verified, labels, out, sheet, sheet_images, report, save, qu
     if report is not None:
         page = report_page(table, suspicious, images)
         write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"))
-    if save is not None:
-        estimator.save(save)
     changed = int((table["given_label"].notna() & (table["given_label"] != table["corrected_label"])).sum())
     print(f"{out}: {len(table)} images, {len(images_verified)} of them verified, {changed} labels changed")
     print(f"{sheet}: the {len(suspicious)} most suspicious images")

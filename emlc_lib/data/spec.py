@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +135,13 @@ class DatasetSpec:
         return self
 
     def successors(self, classes: list[str]) -> np.ndarray:
-        """(C,) int64: the class that asymmetric noise turns each class into, itself if it has no look-alike."""
+        """(C,) int64: the class that asymmetric noise turns each class into, itself if it has no look-alike.
+
+        Raises:
+            ConfigError: ``look_alikes`` names something that is no class.
+        """
+        if unknown := sorted({*itertools.chain(*self.look_alikes.items())} - {*classes}):
+            raise ConfigError(f"look_alikes: {unknown[0]!r} is no class of {self.name}: {', '.join(classes)}")
         index = {name: i for i, name in enumerate(classes)}
         return np.array([index[self.look_alikes.get(name, name)] for name in classes])
 
@@ -181,6 +188,6 @@ def load_dataset(name: str, *, root: Path | None = None, download: bool = True) 
     images = spec.load(root or data_root(), download)
     for part in ("train", "test"):
         n, m = (len(getattr(images, f"{part}_{what}")) for what in ("images", "labels"))
-        if n != m:
-            raise DataUnavailable(f"dataset: {name} is damaged: {n} {part} images but {m} labels")
+        if n != m or not n:
+            raise DataUnavailable(f"dataset: {name} is damaged: {n} {part} images and {m} labels")
     return images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         )  # fmt: skip
         trained = train(config, data, folder=folder, show=self.verbose, patience=self.patience, features=features)
 
-        student, teacher = trained.method.reported, trained.method.teacher
+        # A copy: the teacher may share the student's features, and is that of the last epoch.
+        student, teacher = copy.deepcopy(trained.method.reported), trained.method.teacher
         student.load_state_dict(trained.best_student)
         self._set(config, model, sets.classes, size, channels, spec.constants, student, teacher)
         self.history_ = _history(trained.epochs)
@@ -221,6 +223,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         params = {n: v.item() if isinstance(v, np.generic) else v for n, v in self.get_params().items()}
         params |= {"classes": None if self.classes is None else self.classes_.tolist(), "start": str(self.start)}
         params |= {"checkpoint": self.checkpoint and str(self.checkpoint)}
+        if self.options is not None:  # as the configuration has them: those given may be NumPy's
+            params["options"] = {name: getattr(self.config_, name) for name in self.options}
         metadata = {
             "format": FORMAT,
             "params": params,
@@ -261,7 +265,7 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         except ValidationError as error:
             raise CheckpointError(f"{path} was written by another version: {readable(error)}") from None
         classes = np.array(saved["classes"], dtype=saved["classes_type"])
-        networks = empty_networks(saved["model"], saved["channels"], len(classes))
+        networks = empty_networks(saved["model"], saved["channels"], len(classes), config)
         restore(tensors, dict(zip(("student", "teacher"), networks, strict=True)), {})
         student, teacher = (placed(network, config) for network in networks)
         size, channels = saved["image_size"], saved["channels"]

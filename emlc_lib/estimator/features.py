@@ -9,7 +9,7 @@ import torchvision
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..core.teacher import Classifier, Teacher, build_teacher, with_head
+from ..core.teacher import Classifier, Teacher, with_head
 from ..data.autoaugment import CIFAR_POLICY
 from ..data.datasets import DATASETS
 from ..data.spec import IMAGENET, OWN, Constants, DatasetSpec, Recipe, ViewRecipe
@@ -22,7 +22,7 @@ from ..runtime.execution import bfloat16_is_fast
 from ..runtime.parameters import ConfigError, DataUnavailable
 from ..runtime.randomness import Stream, torch_generator
 from ..training.config import Config
-from ..training.start import MakeFeatures
+from ..training.start import MakeFeatures, empty_teacher
 
 MODELS = ("small_cnn", "resnet_narrow", "resnet_small", "resnet34", "resnet50")
 
@@ -121,11 +121,11 @@ def empty_features(model: str, channels: int) -> tuple[nn.Module, int]:
     return build_features(model, channels, torch.Generator())
 
 
-def empty_networks(model: str, channels: int, n_classes: int) -> tuple[Classifier, Teacher]:
+def empty_networks(model: str, channels: int, n_classes: int, config: Config) -> tuple[Classifier, Teacher]:
     """A student and a teacher on the CPU whose weights are yet to be loaded."""
     generator = torch_generator(0, Stream.STUDENT_WEIGHTS)
     one, two = (with_head(*empty_features(model, channels), n_classes, generator) for _ in range(2))
-    return one, build_teacher(two, generator)
+    return one, empty_teacher(two, config)
 
 
 def starting_features(

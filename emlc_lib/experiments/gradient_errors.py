@@ -95,7 +95,7 @@ def gradient_errors(
     the steps' products and labels paired in opposite orders (``reversed``), and divided by k too (``released``).
 
     Args:
-        config: of method emlc with k > 1 and ``teacher_pass`` kept.
+        config: of method emlc with k > 1, the meta term, and ``teacher_pass`` kept.
         updates: at about how many of the teacher's updates, evenly spread.
         epochs: stop after so many; None trains to the end.
 
@@ -104,10 +104,10 @@ def gradient_errors(
         over the exact one's).
 
     Raises:
-        ConfigError: another method, k = 1, or another teacher pass.
+        ConfigError: another method, k = 1, no meta term, or another teacher pass.
     """
-    if config.method != "emlc" or config.k == 1 or config.teacher_pass != "kept":
-        raise ConfigError("config: gradient_errors needs method emlc, k > 1 and teacher_pass kept")
+    if config.method != "emlc" or config.k == 1 or not config.meta_term or config.teacher_pass != "kept":
+        raise ConfigError("config: gradient_errors needs method emlc, k > 1, meta_term and teacher_pass kept")
     batches = Batches(config, data)
     student, teacher = initial_networks(config, batches, teacher=True, show=False)
     method = _Observed(config, batches, student, teacher)

@@ -131,7 +131,7 @@ def record_labels(config: Config, data: ExperimentData, *, n: int = 200, show: b
     total = method.last_step(config.epochs)
     pixels, given = data.noisy_images[:n], data.noisy_labels[:n]
     x = normalise(pixels, data.mean, data.std)
-    ends = {round(total * i / MOMENTS / method.period) * method.period for i in range(1, MOMENTS + 1)}
+    ends = {round(total * i / MOMENTS / method.period) * method.period for i in range(1, MOMENTS + 1)} - {0}
     rows: list[tuple[np.ndarray, ...]] = []
 
     def look(t: int) -> None:

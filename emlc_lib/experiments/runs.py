@@ -11,24 +11,26 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ..core.teacher import Classifier, Teacher, build_teacher
+from ..core.teacher import Classifier, Teacher
 from ..data.experiment_data import ExperimentData
 from ..data.noise_file import as_noise_file, read_noise_file
 from ..data.prepare import prepare
+from ..methods import METHODS
 from ..networks.backbones import build_classifier
 from ..runtime.checkpoint import CheckpointError, load_weights, save_weights
 from ..runtime.files import writable_folder, write_atomically, write_json
 from ..runtime.locks import alone
 from ..runtime.parallel import from_first, launch, one_of_each_machine_first, own_share
-from ..runtime.parameters import ConfigError
+from ..runtime.parameters import ConfigError, refuse_unknown
 from ..runtime.places import data_root, runs_root
 from ..runtime.progress import duration, say
 from ..runtime.provenance import provenance
 from ..runtime.randomness import Stream, torch_generator
-from ..training.config import Config, from_values
+from ..training.config import Config, config_class, from_values
 from ..training.evaluation import best_epoch
 from ..training.processes import check_processes
 from ..training.run_digest import SCHEMA, of_first_schema
+from ..training.start import empty_teacher
 from ..training.trainer import CHECKPOINT, Trained, estimate_seconds, train
 from .command_line import as_given, command
 from .pretraining import check_writable, expected_seconds, provide
@@ -70,8 +72,7 @@ class Run:
         Raises:
             FileNotFoundError: the method has no teacher.
         """
-        generator = torch_generator(0, Stream.TEACHER_WEIGHTS)
-        teacher = build_teacher(self._empty_classifier(), generator, **self.config.teacher_options)
+        teacher = empty_teacher(self._empty_classifier(), self.config)
         load_weights(teacher, self.folder / "teacher.safetensors")
         return teacher.eval()
 
@@ -157,11 +158,11 @@ def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: b
     trained = train(config, data, folder=folder, show=show, on_epoch=on_epoch)
     if own_share().rank != 0:
         return
+    if trained.method.teacher is not None:  # first: it may share the student's features
+        write_atomically(folder / "teacher.safetensors", lambda p: save_weights(trained.method.teacher, p))
     # Only the stored copy is the best epoch's; the training state has been checkpointed already.
     trained.method.reported.load_state_dict(trained.best_student)
     write_atomically(folder / "student.safetensors", lambda p: save_weights(trained.method.reported, p))
-    if trained.method.teacher is not None:
-        write_atomically(folder / "teacher.safetensors", lambda p: save_weights(trained.method.teacher, p))
     write_atomically(folder / "epochs.csv", lambda p: trained.epochs.to_csv(p, index=False))
     write_atomically(folder / "steps.csv", lambda p: trained.steps.to_csv(p, index=False))
     # The result is written last: a folder that has it is complete.
@@ -212,7 +213,11 @@ def find_runs(root: str | Path | None = None, **wanted) -> list[Run]:
     """Every finished run whose configuration has the wanted values, e.g. ``find_runs(dataset="cifar10")``.
 
     Runs of a method that does not see the noise are of any. What cannot be read is left out, with a UserWarning.
+
+    Raises:
+        ConfigError: no method has such a parameter.
     """
+    refuse_unknown(wanted, {name for method in METHODS for name in config_class(Config, method).model_fields})
     if wanted.get("noise_file") is not None:
         wanted["noise_sha256"] = read_noise_file(wanted.pop("noise_file")).sha256
     found = []

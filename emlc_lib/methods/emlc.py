@@ -179,11 +179,13 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
 
     def _teach(self, x: Tensor, given: Tensor | Callable[[Tensor], Tensor]) -> TeacherOutput:
         with self.context():
-            if self.config.teacher_features == "own":
-                return self.teacher.correct(self._teacher_features(x), given)
-            with torch.no_grad(), batch_statistics_only(self.student):  # whose training it must not change
-                features = self._student_features(x)
-            return self.teacher.correct(features, given)
+            return self.teacher.correct(self._features_for_teacher(x), given)
+
+    def _features_for_teacher(self, x: Tensor) -> Tensor:
+        if self.config.teacher_features == "own":
+            return self._teacher_features(x)
+        with torch.no_grad(), batch_statistics_only(self.student):  # whose training it must not change
+            return self._student_features(x)
 
     def _update_teacher(self, draw: Draw) -> dict[str, Tensor]:
         log: dict[str, Tensor] = {}

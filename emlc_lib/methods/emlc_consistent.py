@@ -100,7 +100,7 @@ class EMLCConsistent(EMLC, name="emlc_consistent", label="EMLC, consistent teach
         confidence, predicted = self._predicted.softmax(dim=1).max(dim=1)
         sure = (confidence >= self.config.consistency_threshold).to(confidence.dtype)
         with self.context(), batch_statistics_only(self.teacher):  # running statistics are those of weak views
-            logits = self.teacher.classifier.head(self._teacher_features(draw.strong))
+            logits = self.teacher.classifier.head(self._features_for_teacher(draw.strong))
         loss = (sure * F.cross_entropy(logits.to(sure.dtype), predicted, reduction="none")).mean()
         log |= {"consistency_loss": loss, "confident": sure.mean()}
         yield self.config.consistency_weight * loss

@@ -33,10 +33,12 @@ What is followed, and where choices had to be made:
   too.
 """
 
+from __future__ import annotations
+
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.nn import functional as F
@@ -89,6 +91,12 @@ class MLC(LookAhead, name="mlc", label="MLC", looks_ahead=True, stream=20):
             description="for k > 1, H_ww in the discount of earlier meta-gradients: the identity as published, "
             "or the Hessian of the student's loss (one Hessian-vector product more a step)",
         )
+
+        @model_validator(mode="after")
+        def _has_no_tape(self) -> MLC.Parameters:
+            if self.share_primal:
+                raise ValueError("share_primal: mlc reads the student's features, too, and keeps no activations")
+            return self
 
     presets = {"smoke": {"lr": 0.1}}
 

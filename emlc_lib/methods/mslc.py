@@ -40,6 +40,7 @@ from torch.nn import functional as F
 from ..core.losses import soft_cross_entropy
 from ..core.metrics import correction_counts
 from ..data.batches import NoisyBatch
+from ..runtime.tangent import Tape
 from .look_ahead import LookAhead, LookAheadParameters, LossWeight, SampleMemory
 
 
@@ -115,13 +116,13 @@ class MSLC(LookAhead, name="mslc", label="MSLC", stream=21):
 
     def step(self, t: int) -> dict[str, Tensor]:
         batch = self.batches.noisy(t)
-        logits = self.logits(batch.x)
         if t < self._plain_steps:
-            log = {}
+            log, logits = {}, self.logits(batch.x)
             soft_labels = corrected = self._one_hot(batch.given, logits)
             kept, gate = logits.detach().softmax(dim=1), logits.new_ones(len(logits))
         else:
-            log = {"meta_loss": self._update_corrector(t, batch, logits)}
+            logits, tape = self.recorded(batch.x)
+            log = {"meta_loss": self._update_corrector(t, batch, logits, tape)}
             with torch.no_grad():
                 soft_labels, kept, gate = self._correct(batch, logits.detach())
             corrected = kept
@@ -144,12 +145,12 @@ class MSLC(LookAhead, name="mslc", label="MSLC", stream=21):
         a, b, c = self.corrector(logits, given, previous)
         return a * given + b * previous + c * present, a * given + b * kept + c * now, a.squeeze(1)
 
-    def _update_corrector(self, t: int, batch: NoisyBatch, logits: Tensor) -> Tensor:
+    def _update_corrector(self, t: int, batch: NoisyBatch, logits: Tensor, tape: Tape | None) -> Tensor:
         """Eq. 12; returns the clean loss after the virtual step. The graph of ``logits`` (n, C) is kept."""
         soft_labels, _, _ = self._correct(batch, logits.detach())
         clean = self.batches.clean(t, self.config.clean_batch_size)
         loss, lr = soft_cross_entropy(logits, soft_labels), self.config.lr * self.schedule(t)
-        objective, meta_loss = self.through_virtual_step(loss, soft_labels, batch.x, clean, lr)
+        objective, meta_loss = self.through_virtual_step(loss, soft_labels, batch.x, clean, lr, tape)
         new = torch.autograd.grad(objective, list(self.corrector.parameters()), retain_graph=True)
         self.apply("corrector", new, t)
         return meta_loss

@@ -16,7 +16,7 @@ from .evaluation import EVALUATION_BATCH, predict
 @torch.no_grad()
 @matmul_precision("float32")
 def soft_labels(teacher: Teacher, pixels: Tensor, given: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor]:
-    """A teacher's corrected labels (eq. 6) without augmentation, in evaluation mode.
+    """A teacher's corrected labels (eq. 31) without augmentation, in evaluation mode.
 
     Args:
         teacher: on the device of ``scale``.

@@ -72,6 +72,11 @@ def starting_classifier(config: Config, n_classes: int, channels: int, stream: S
     return model
 
 
+def empty_teacher(classifier: Classifier, config: Config) -> Teacher:
+    """The teacher of a configuration around ``classifier``, on the CPU, whose weights are yet to be loaded."""
+    return build_teacher(classifier, torch_generator(0, Stream.TEACHER_WEIGHTS), **config.teacher_options)
+
+
 def placed(model: nn.Module, config: Config) -> nn.Module:
     """The model on the run's device; channels last, which is twice as fast on a CPU."""
     return model.to(config.device, memory_format=torch.channels_last)
