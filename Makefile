@@ -58,9 +58,9 @@ mutation-test: $(STAMP)
 	$(BIN)/mutmut export-cicd-stats
 	$(BIN)/python tests/mutation_score.py
 
-# Needs no installation: python3 with torch and what emlc_lib/experiments/gpu.py lists.
+# Needs no installation: python3 with torch and what benchmarks/gpu.py lists.
 gpu:
-	PYTHONPATH=. python3 -m emlc_lib.experiments.gpu work --minutes $(or $(MINUTES),9) --out $(or $(OUT),build/gpu) $(GPU)
+	PYTHONPATH=. python3 -m benchmarks.gpu work --minutes $(or $(MINUTES),9) --out $(or $(OUT),build/gpu) $(GPU)
 
 reproduce: $(STAMP)
 	$(BIN)/python notebooks/reproduce.py

@@ -24,7 +24,6 @@ from torch import Tensor
 from emlc_lib import make_config, prepare
 from emlc_lib.core.teacher import Classifier, Teacher
 from emlc_lib.data.experiment_data import ExperimentData
-from emlc_lib.experiments.carry import read
 from emlc_lib.experiments.label_errors import ranking_quality
 from emlc_lib.experiments.runs import run
 from emlc_lib.runtime.checkpoint import read_npz, write_npz
@@ -40,6 +39,7 @@ from emlc_lib.training.evaluation import predict
 from emlc_lib.training.presets import usable_device
 from emlc_lib.training.trainer import train
 
+from .carry import read
 from .small_tables import EQUAL_TIME, SEARCH_TABLE, chosen
 
 KEYS = ("aggre_label", "random_label1", "random_label2", "random_label3", "worse_label")

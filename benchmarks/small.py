@@ -8,7 +8,7 @@ A row is added to ``DIR/TABLE.csv`` as soon as its run has finished. What has a 
 in ``figures/`` is not run again, and a run that was killed goes on from its checkpoint: a machine that is lent
 does as much as its time allows, and the next goes on if DIR comes along, with its ``runs`` (checkpoints) and its
 ``starts`` (SimCLR weights of fewer epochs). So many runs share a GPU well with NVIDIA's multi-process service
-(``nvidia-cuda-mps-control -d``). As ``python -m emlc_lib.experiments.gpu`` this needs no installation.
+(``nvidia-cuda-mps-control -d``). As ``python -m benchmarks.gpu`` this needs no installation.
 
 Rows are in bfloat16, as the committed ones, but for one table. A CPU without instructions for it takes ten
 times as long; ``--precision float32`` makes other rows.
@@ -31,7 +31,6 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from emlc_lib.data.batches import Batches
 from emlc_lib.data.prepare import check_data, prepare
-from emlc_lib.experiments.carry import merge, read
 from emlc_lib.experiments.pretraining import provide
 from emlc_lib.experiments.runs import run
 from emlc_lib.experiments.sweep import grid
@@ -47,6 +46,7 @@ from emlc_lib.training.config import Config
 from emlc_lib.training.presets import usable_device
 from emlc_lib.training.start import initial_networks
 
+from .carry import merge, read
 from .small_tables import EQUAL_TIME, PLAIN, SEARCH_TABLE, STARTS_TABLE, TABLES, Named, named, plain, start_probes
 
 FIGURES = REPOSITORY / "figures"

@@ -142,8 +142,6 @@ MISTAKES = [
     ("pretrain -p dataset digits -p epochs 1", "emlc pretrain: error: --out: "),
     ("correct nowhere --verified v.csv", "emlc correct: error: FOLDER: nowhere is not a folder"),
     ("clothing1m copy nowhere", "emlc clothing1m: error: "),
-    ("gpu", "emlc gpu: error: "),
-    ("gpu collect nowhere", "emlc gpu: error: DIR: nowhere has no readable report.json"),
     ("reproduce", "emlc reproduce: error: there is no "),
 ]
 

@@ -113,8 +113,11 @@ def test_the_students_step_is_sgd_on_the_corrected_labels():
     assert log["meta_loss"].item() == pytest.approx(after.item(), rel=1e-12)
 
 
-def dense(built, steps, mlc_curvature):
-    """G after some steps from full matrices: H_wa (W, A) and H_ww (W, W) by torch.func, w and alpha flattened."""
+def dense(built, steps, curvature):
+    """G after some steps from full matrices: H_wa (W, A) by torch.func, w and alpha flattened.
+
+    H_ww is the identity or, where ``curvature`` is exact, the Hessian of the student's loss.
+    """
     student, corrector, config = copy.deepcopy(built.student), built.corrector, built.config
     alpha = {n: p.detach() for n, p in corrector.named_parameters()}
     shapes = {n: p.shape for n, p in student.named_parameters()}
@@ -142,7 +145,7 @@ def dense(built, steps, mlc_curvature):
         h_ww = jacrev(slope)(w, alpha)
         blocks = jacrev(lambda a, w=w, slope=slope: slope(w, a))(alpha)
         h_wa = torch.cat([blocks[n].reshape(len(w), -1) for n in alpha], dim=1)
-        if mlc_curvature == "identity":
+        if curvature == "identity":
             h_ww = torch.eye(len(w), dtype=w.dtype)
         after = w - LR * slope(w, alpha)
         g, g_after = torch.func.grad(clean)(w), torch.func.grad(clean)(after)
@@ -154,20 +157,16 @@ def dense(built, steps, mlc_curvature):
     return carried
 
 
-@pytest.mark.parametrize("mlc_curvature", ["identity", "exact"])
 @pytest.mark.parametrize("mix", [True, False])
-def test_the_discounted_meta_gradient_of_three_steps(mlc_curvature, mix):
-    built, seen = method("smooth", k=3, mlc_curvature=mlc_curvature, mlc_mix_clean=mix)
-    expected = dense(built, 3, mlc_curvature)
+def test_the_discounted_meta_gradient_of_three_steps(mix):
+    built, seen = method("smooth", k=3, mlc_mix_clean=mix)
+    expected = dense(built, 3, "identity")
     for t in range(3):
         built.step(t)
     (value,) = meta_gradients(seen)
     assert relative_error(value, expected) < 1e-9
-    # The discount is not 1, 0 or its other form: none of these is near.
-    other = dense(
-        method("smooth", k=3, mlc_mix_clean=mix)[0], 3, "exact" if mlc_curvature == "identity" else "identity"
-    )
-    assert relative_error(value, other) > 1e-3
+    # With the curvature as it is, it would be another.
+    assert relative_error(value, dense(method("smooth", k=3, mlc_mix_clean=mix)[0], 3, "exact")) > 1e-3
 
 
 def test_the_lcn_moves_every_k_steps_and_its_meta_gradient_starts_again_from_zero():

@@ -100,9 +100,7 @@ def test_look_alikes_are_classes(monkeypatch):
     asked = {"dataset": "stripes", "noise_type": "asymmetric"} | SHORT
     for wrong in ({"gray": "light"}, {"grey": "bright"}):
         monkeypatch.setitem(DATASETS, "stripes", DatasetSpec(**STRIPES | {"look_alikes": wrong}))
-        with pytest.raises(
-            ConfigError, match=r"^look_alikes: '(gray|bright)' is no class of stripes: dark, "
-        ):
+        with pytest.raises(ConfigError, match=r"^look_alikes: '(gray|bright)' is no class of stripes: dark, "):
             prepare(make_config(**asked))
 
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from benchmarks import small, small_tables
-from emlc_lib.experiments.carry import read
+from benchmarks.carry import read
 from emlc_lib.experiments.command_line import command
 from emlc_lib.experiments.runs import run
 from emlc_lib.experiments.studies import STUDY_COLUMNS

@@ -68,7 +68,7 @@ def test_every_kind_of_meta_gradient(k, weights, pass_):
         {"corruption": "none", "splits": "released", "step_order": "reversed", "step_mean": True, "k": 2},
         {"meta_term": False, "weight_decay": 1e-4, "start_steps": 3},
         {"teacher_features": "student", "label_embedding": False, "leave_out_given": True},
-        {"method": "mlc", "k": 3, "mlc_curvature": "exact"},
+        {"method": "mlc", "k": 3},
     ],
 )  # fmt: skip
 def test_options(changes):

@@ -19,7 +19,6 @@ COMMANDS = {
     "pretrain": "Make SimCLR weights that runs start from.",
     "correct": "Correct the labels of a folder of images.",
     "clothing1m": "Check or copy a folder of Clothing1M.",
-    "gpu": "What needs a GPU, as far as the time goes; collect what comes back.",
     "reproduce": "Run every notebook on the embedded digits.",
 }
 

@@ -14,8 +14,7 @@ alpha moves along G every k steps, and G starts again from 0; so k = 1 has no ga
 
 What is followed, and where choices had to be made:
 
-* The published code puts the identity for H_ww. That is ``mlc_curvature="identity"``; ``"exact"`` takes the
-  Hessian of the student's loss. Both leave out momentum and weight decay, as the code does; w' itself has both.
+* H_ww is the identity, as in the published code. That leaves out momentum and weight decay; w' itself has both.
 * G is made at *every* step, unlike EMLC's, so that a step costs the same for every k. For k = 1 the code finds
   g as well, at the cost of a clean pass, and multiplies it by zero; here it is found only where it counts.
 * The student's step is made with the labels of the LCN before its update, as in the code.
@@ -35,16 +34,13 @@ What is followed, and where choices had to be made:
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jvp
 from torch.nn import functional as F
 
 from ..core.losses import soft_cross_entropy
-from ..core.meta_gradient import InnerStep, Params, batch_statistics_only, parameters_of, surrogate
+from ..core.meta_gradient import InnerStep, Params, parameters_of, surrogate
 from ..core.metrics import correction_counts
 from ..data.batches import CleanBatch, NoisyBatch
 from .look_ahead import LookAhead, LookAheadParameters
@@ -85,11 +81,6 @@ class MLC(LookAhead, name="mlc", label="MLC", looks_ahead=True, stream=20):
             True,
             description="one half of each clean batch trains the student and the other is the meta-objective, as"
             " in all published commands; False: all of it is the meta-objective",
-        )
-        mlc_curvature: Literal["identity", "exact"] = Field(
-            "identity",
-            description="for k > 1, H_ww in the discount of earlier meta-gradients: the identity as published, "
-            "or the Hessian of the student's loss (one Hessian-vector product more a step)",
         )
 
         @model_validator(mode="after")
@@ -133,9 +124,7 @@ class MLC(LookAhead, name="mlc", label="MLC", looks_ahead=True, stream=20):
         objective = share * surrogate(vectors, [soft_labels])
         gradient = list(torch.autograd.grad(objective, list(self.corrector.parameters())))
         if self._carried:
-            curved = self._curved(before, batch, soft_labels.detach(), own, g_after)
-            gamma = _dot(g_before, {name: g_after[name] - lr * curved[name] for name in curved})
-            gamma = gamma / _dot(g_before, g_before)
+            gamma = (1 - lr) * _dot(g_before, g_after) / _dot(g_before, g_before)
             gradient = [new + gamma * old for new, old in zip(gradient, self._carried, strict=True)]
         if (t + 1) % config.k == 0:
             self.apply("corrector", gradient, t)
@@ -156,24 +145,6 @@ class MLC(LookAhead, name="mlc", label="MLC", looks_ahead=True, stream=20):
     def _share(batch: NoisyBatch, own: CleanBatch) -> float:
         """The weight of the noisy batch's loss in the student's."""
         return len(batch.x) / (len(batch.x) + len(own.labels))
-
-    def _curved(
-        self, params: Params, batch: NoisyBatch, soft_labels: Tensor, own: CleanBatch, direction: Params
-    ) -> Params:
-        """H_ww direction, of the student's loss at ``params`` on its step's batches with constant labels."""
-        if self.config.mlc_curvature == "identity":
-            return direction
-        share = self._share(batch, own)
-
-        def loss(params):
-            value = share * soft_cross_entropy(functional_call(self.student, params, (batch.x,)), soft_labels)
-            if self.config.mlc_mix_clean:
-                clean = functional_call(self.student, params, (own.x,))
-                value = value + (1 - share) * F.cross_entropy(clean, own.labels)
-            return value
-
-        with batch_statistics_only(self.student), torch.no_grad():
-            return jvp(grad(loss), (params,), (direction,))[1]
 
 
 def _dot(a: Params, b: Params) -> Tensor:

@@ -1,6 +1,6 @@
 """The queue of a GPU machine: its pieces, their state, and what is left of them when the time is up.
 
-:mod:`emlc_lib.experiments.gpu` is its command line, and says what it does.
+:mod:`benchmarks.gpu` is its command line, and says what it does.
 """
 
 import argparse
@@ -18,25 +18,28 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from ..data.datasets import is_available
-from ..methods import METHODS
-from ..networks.pretrain_config import make_pretrain_config
-from ..networks.simclr import CHECKPOINT as PRETRAINING
-from ..runtime.deadline import OutOfTime, alarm
-from ..runtime.execution import check_device
-from ..runtime.files import write_atomically, write_json
-from ..runtime.parameters import ConfigError
-from ..runtime.places import REPOSITORY, data_root, runs_root, weights_root
-from ..runtime.progress import duration, say
-from ..runtime.provenance import provenance
-from ..training.config import Config
-from ..training.log import one_line
+from emlc_lib.data.datasets import is_available
+from emlc_lib.experiments.pretraining import provide
+from emlc_lib.experiments.published import TABLE_1_COLUMNS
+from emlc_lib.experiments.runs import is_finished, run, state
+from emlc_lib.experiments.sweep import grid
+from emlc_lib.experiments.tables import run_table
+from emlc_lib.methods import METHODS
+from emlc_lib.networks.pretrain_config import make_pretrain_config
+from emlc_lib.networks.simclr import CHECKPOINT as PRETRAINING
+from emlc_lib.runtime.execution import check_device
+from emlc_lib.runtime.files import write_atomically, write_json
+from emlc_lib.runtime.parameters import ConfigError
+from emlc_lib.runtime.places import REPOSITORY, data_root, runs_root, weights_root
+from emlc_lib.runtime.progress import duration, say
+from emlc_lib.runtime.provenance import provenance
+from emlc_lib.training.config import Config
+from emlc_lib.training.log import one_line
+
 from .carry import COST_KEY, COSTS, merge, read
-from .pretraining import provide
-from .published import TABLE_1_COLUMNS
-from .runs import is_finished, run, state
-from .sweep import grid
-from .tables import run_table
+from .deadline import OutOfTime, alarm
+from .step_cost import by_execution
+from .variants import executed_variants
 
 CAMPAIGN = (("emlc", 1), ("clean_only", 1), ("cross_entropy", 1), ("emlc", 5), ("mlc", 1), ("fixmatch", 1))
 NOISES = ("symmetric:0.9", "symmetric:0.5", "symmetric:0.2", "symmetric:0.8", "asymmetric:0.4")
@@ -104,9 +107,6 @@ class Campaign:
         self.say(f"  {result}")
 
     def _cost(self, execution: str) -> Piece:
-        from benchmarks.step_cost import by_execution
-        from benchmarks.variants import executed_variants
-
         wanted = set(executed_variants(None, **EXECUTIONS[execution]))
         hardware = self.source["hardware"].get("gpu") or self.source["hardware"]["processor"]
 
@@ -219,7 +219,7 @@ class Campaign:
             write_atomically(out / COSTS, lambda path: path.write_bytes((self.store / COSTS).read_bytes()))
         report = {
             "code": self.code,
-            "command": " ".join(["python -m emlc_lib.experiments.gpu", *self.args.given]),
+            "command": " ".join(["python -m benchmarks.gpu", *self.args.given]),
             "provenance": self.source,
             "tests": json.loads(self.tests.read_text()) if self.tests.is_file() else {},
             "pieces": {str(piece): piece.state() for piece in self.pieces},

@@ -1,9 +1,8 @@
 """What needs a GPU, as far as the time goes, most important first: ``make gpu MINUTES=9 OUT=DIR``.
 
-That is ``PYTHONPATH=. python3 -m emlc_lib.experiments.gpu work --minutes 9 --out DIR`` in the checkout, and
-``emlc gpu work ...`` where it is installed. It needs no installation, no network, and of other packages only
-:data:`IMPORTS` and what these need, and pytest and beartype for the tests; so it is the one command that does
-without click.
+That is ``PYTHONPATH=. python3 -m benchmarks.gpu work --minutes 9 --out DIR`` in the checkout. It needs no
+installation, no network, and of other packages only :data:`IMPORTS` and what these need, and pytest and beartype
+for the tests.
 
 The pieces: the tests marked ``gpu``, once for each state of the code; the cost of a step; then for CIFAR-10 and,
 last, CIFAR-100 the SimCLR start and the runs of preset ``paper``. Pretraining and runs stop after an epoch, whose
@@ -12,8 +11,9 @@ there, or has its row in a table of ``figures/``, is not done again. A piece tha
 one begins.
 
 DIR gets ``runs.csv``, ``step_cost_gpu.csv``, ``report.json`` (pieces, tests, provenance) and ``log.txt``.
-Back home ``emlc gpu collect DIR`` adds the rows to ``figures/paper_cifar10.csv``, ... SimCLR weights and the
-checkpoints of what is begun stay below the data root; where only DIR comes back, and large files do not::
+Back home ``python -m benchmarks.gpu collect DIR`` adds the rows to ``figures/paper_cifar10.csv``, ... SimCLR
+weights and the checkpoints of what is begun stay below the data root; where only DIR comes back, and large files
+do not::
 
     tar c -C data weights runs | split -b 15MB - DIR/carried.    # there
     cat DIR/carried.* | tar x -C data                            # here
@@ -25,9 +25,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..runtime.files import as_folder, writable_folder
-from ..runtime.parameters import ConfigError, Expected
-from ..runtime.places import REPOSITORY
+from emlc_lib.runtime.files import as_folder, writable_folder
+from emlc_lib.runtime.parameters import ConfigError, Expected
+from emlc_lib.runtime.places import REPOSITORY
+
 from .campaign import Campaign
 from .carry import collect
 
@@ -55,14 +56,16 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message.removeprefix("argument "))
 
 
-def execute(arguments: Sequence[str], program: str) -> int:
+def execute(arguments: Sequence[str]) -> int:
     """Does what a command line says; 1 if a piece has failed.
 
     Raises:
         ConfigError: an argument is not allowed, or the device is missing.
         CheckpointError, OSError: a file cannot be used.
     """
-    parser = _Parser(prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="what", required=True)
     work = commands.add_parser("work", help="do the pieces until none is left or the time is up")
     add = work.add_argument
@@ -86,9 +89,9 @@ def execute(arguments: Sequence[str], program: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line where click is missing; elsewhere it is ``emlc gpu``."""
+    """The command line; what is to be expected ends in one line on stderr and status 2."""
     try:
-        return execute(sys.argv[1:] if arguments is None else arguments, "python -m emlc_lib.experiments.gpu")
+        return execute(sys.argv[1:] if arguments is None else arguments)
     except (Expected, OSError) as error:
         print(f"gpu: error: {error}", file=sys.stderr)
         sys.exit(2)

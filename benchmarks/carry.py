@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..runtime.files import write_atomically
-from ..runtime.parameters import ConfigError
+from emlc_lib.runtime.files import write_atomically
+from emlc_lib.runtime.parameters import ConfigError
 
 COSTS = "step_cost_gpu.csv"
 COST_KEY = ["variant", "execution", "hardware", "model", "noisy", "clean"]
@@ -20,7 +20,7 @@ def collect(folder: Path, figures: Path) -> dict[str, int]:
     and what failed is left out.
 
     Raises:
-        ConfigError: the folder is not one that :mod:`emlc_lib.experiments.gpu` has filled.
+        ConfigError: the folder is not one that :mod:`benchmarks.gpu` has filled.
     """
     _report(folder)
     runs, costs = read(folder / "runs.csv"), read(folder / COSTS)
@@ -56,6 +56,4 @@ def _report(folder: Path) -> dict:
     try:
         return json.loads((folder / "report.json").read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"DIR: {folder} has no readable report.json of emlc_lib.experiments.gpu ({error})"
-        ) from None
+        raise ConfigError(f"DIR: {folder} has no readable report.json of benchmarks.gpu ({error})") from None
