@@ -161,8 +161,7 @@ RUN = ["run", "-y", "{dataset: digits, device: cpu}"]
 LIST = ["--list", "-y", "{dataset: digits, device: cpu}"]
 CORRECT = ["correct", "images", "--verified", "v.csv", "--quiet", "-y", "{epochs: 1}"]
 TO_FILES = {"--csv": ["sweep", *LIST], "--out": CORRECT, "--save": CORRECT, "--sheet": CORRECT}
-TO_FOLDERS = {"--runs": RUN, "-runs": ["sweep", *LIST], "--out": ["pretrain", "-y", "{dataset: digits}"],
-              "--figures": ["gpu", "collect", "images"], "-out": ["gpu", "work"]}  # fmt: skip
+TO_FOLDERS = {"--runs": RUN, "-runs": ["sweep", *LIST], "--out": ["pretrain", "-y", "{dataset: digits}"]}
 FROM_FILES = {"--verified": CORRECT[:2], "--labels": CORRECT, "-f": ["run"]}
 NOWHERE = {
     "below a file": "v.csv/x.png", "of an unknown user": "~nobody-here/x.png", "no UTF-8": "\udcff.png",

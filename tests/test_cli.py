@@ -87,17 +87,45 @@ def test_labels_from_a_csv_file_and_verified_images_without_a_given_label(images
     Path("labels.csv").write_text("\n".join(["path,label", *rows]))
     options = ["-p", "epochs", "1", "--quiet", "--sheet", "s.svg", "--sheet-images", "3", "--report", "r.html"]
     main([*ARGUMENTS, "--labels", "labels.csv", *options])
-    assert Path("r.html").read_text().count("<figure>") == 3
+    page = Path("r.html").read_text()
+    assert page.count("<figure>") == 3
+    assert page[page.index("<pre>") :].count(".png,\n") == 3  # to be filled in
     table = pd.read_csv("corrected.csv", keep_default_na=False)
     assert len(table) == 72
     assert list(table.loc[table["given_label"] == "", "path"]) == ["left/00.png", "right/01.png"]
     assert "<svg" in Path("s.svg").read_text()
 
 
+def test_what_was_gone_through_is_the_next_rounds_verified_images(images, capsys):
+    main([*ARGUMENTS, "-p", "epochs", "1", "--out", "first/corrected.csv"])
+    said = capsys.readouterr()
+    assert said.err.startswith(
+        "72 images of 2 classes, 3 sizes, 24 are 8 x 8 pixels; 24 are verified\nof 24 verified "
+    )
+    table = pd.read_csv("first/corrected.csv")
+    own = table[~table["verified"]]
+    changed = (own["given_label"] != own["corrected_label"]).sum()
+    assert said.out.startswith(
+        f"first/corrected.csv: 72 images, 24 of them verified; {changed} labels of the others"
+    )
+    assert Path("first/suspicious.png").is_file()
+    table.loc[table["path"].isin(own["path"][:5]), ["corrected_label", "verified"]] = ["left", True]
+    table.to_csv("round2.csv", index=False)
+    main(["correct", "images", "--verified", "round2.csv", "-y", "{epochs: 1, image_size: 8}", "--quiet"])
+    again = pd.read_csv("corrected.csv").set_index("path")
+    assert again["verified"].sum() == 29
+    assert (again.loc[own["path"][:5], "corrected_label"] == "left").all()
+
+
 def test_a_warning_is_one_line(images, capsys):
     shutil.copy(images / "left" / "00.png", images / "right" / "copy.png")
+    for name in ("a.HEIC", "b.heic", "c.avif", "readme"):
+        (images / "left" / name).touch()
     main([*ARGUMENTS, "-y", "{epochs: 1, start_steps: 1, teacher_lr: 1.0e-9}", "--quiet"])
-    copies, gate = capsys.readouterr().err.splitlines()
+    others, copies, gate = capsys.readouterr().err.splitlines()
+    assert others.startswith(
+        "emlc correct: warning: FOLDER: pictures in images are left out, .heic (2), .avif (1); convert them first"
+    )
     assert copies.startswith(
         "emlc correct: warning: FOLDER: images that are in the clean set, too: 1 (first 'right"
     )
@@ -109,6 +137,11 @@ def test_an_interrupted_training_goes_on_and_another_one_is_refused(images, caps
     main(options)
     first = Path("corrected.csv").read_text()
     assert Path("begun/checkpoint.safetensors").is_file()
+    with pytest.raises(SystemExit):
+        main(options)
+    line = "emlc correct: error: --out: corrected.csv is there already; give another name, or ask to overwrite it"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+    options.append("--overwrite")
     main(options)
     assert Path("corrected.csv").read_text() == first
     with pytest.raises(SystemExit):

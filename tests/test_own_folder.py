@@ -81,6 +81,11 @@ class TestReport:
             "fewer than 10 images are verified of: cat, dog; more are better",
         ]
 
+    def test_few_wrong_labels_are_better_left_alone(self, folder):
+        (folder.parent / "checked.csv").write_text("path,label\ncat/b.png,cat\ndog/a.png,dog\n")
+        said = describe_sets(read_given(folder), read_labels(folder.parent / "checked.csv", folder))
+        assert "where fewer than 20% are wrong, correcting may spoil more than it repairs" in said
+
     def test_a_file_that_is_no_image_is_named(self, folder):
         (folder / "dog" / "c.png").write_text("no image")
         verified = read_labels(folder.parent / "checked.csv", folder)
@@ -97,6 +102,16 @@ class TestFiles:
         Path("results").mkdir()
         beside = own_files(images="photos", clean="checked.csv", out="results/o.csv").sheet
         assert beside == Path("results/suspicious.png")
+
+    def test_what_is_there_is_replaced_if_asked(self, folder, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        Path("corrected.csv").write_text("mine")
+        with pytest.raises(
+            InputError, match=r"^out: corrected.csv is there already; give another name, or ask to o"
+        ):
+            own_files(images="photos", clean="checked.csv")
+        assert own_files(images="photos", clean="checked.csv", overwrite=True).out == Path("corrected.csv")
+        assert Path("corrected.csv").read_text() == "mine"  # only checked
 
     @pytest.mark.parametrize(
         ("message", "changes"),

@@ -27,6 +27,7 @@ def test_pairs_are_counted_most_frequent_first():
     found = pair_counts(table()).to_dict("list")
     assert found == {"given_label": ["cat", "dog & co"], "corrected_label": ["dog & co", "cat"], "images": [2, 1]}
     assert pair_counts(table()[2:3]).empty
+    assert pair_counts(table().assign(verified=[True, False, False, True, True]))["images"].tolist() == [1]
 
 
 class Page(HTMLParser):
@@ -59,4 +60,5 @@ def test_the_page_is_whole_and_escaped(tmp_path):
     words = " ".join(page.text)
     assert "<b>&.png" in words  # as a name, not as a tag
     assert "1. given cat , proposes dog & co (90%), gate 0.10 a.png" in " ".join(words.split())
-    assert "5 images; 3 labels differ" in words
+    assert "5 images; the network proposes to change 3 labels." in words
+    assert words[words.index("path,label") :].split()[1:] == ["a.png,", "<b>&.png,", "d.png,"]  # to be filled in

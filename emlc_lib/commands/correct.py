@@ -11,6 +11,7 @@ import click
 from ..estimator.estimator import EMLCClassifier
 from ..estimator.folder import (
     check_outputs,
+    describe_sets,
     read_given,
     sheet_of,
     with_verified,
@@ -21,6 +22,7 @@ from ..estimator.images import read_labels
 from ..estimator.report import report as report_page
 from ..runtime.files import write_atomically
 from ..runtime.parameters import refuse_unknown
+from ..runtime.progress import say
 from .parameters import Described, PathOf, given
 
 
@@ -40,7 +42,11 @@ def _sections():
 @click.command(cls=Described, sections=_sections)
 @click.argument("images", metavar="FOLDER", type=PathOf())
 @click.option(
-    "--verified", required=True, type=PathOf(), metavar="CSV", help="path,label of verified images of every class."
+    "--verified",
+    required=True,
+    type=PathOf(),
+    metavar="CSV",
+    help="path,label of verified images of every class; or an --out in which you set verified to True.",
 )
 @click.option(
     "--labels", type=PathOf(), metavar="CSV", help="path,label of all images, in place of the subfolders' names."
@@ -51,10 +57,8 @@ def _sections():
 @click.option(
     "--sheet",
     type=PathOf(),
-    default="suspicious.png",
     metavar="FILE",
-    show_default=True,
-    help="The most suspicious images.",
+    help="The most suspicious images.  [default: suspicious.png beside --out]",
 )
 @click.option(
     "--sheet-images", type=click.IntRange(1), default=48, metavar="N", show_default=True, help="How many."
@@ -63,9 +67,10 @@ def _sections():
     "--report", type=PathOf(), metavar="FILE.html", help="A page of the same images, to check them in a browser."
 )
 @click.option("--save", type=PathOf(), metavar="FILE", help="Keep the trained networks, for EMLCClassifier.load.")
+@click.option("--overwrite", is_flag=True, help="Replace these files where they are there already.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @given
-def command(images, verified, labels, out, sheet, sheet_images, report, save, quiet, parameters):
+def command(images, verified, labels, out, sheet, sheet_images, report, save, overwrite, quiet, parameters):
     """Learn from a FOLDER of images with partly wrong labels, and a CSV file of a few verified ones.
 
     \b
@@ -77,10 +82,12 @@ def command(images, verified, labels, out, sheet, sheet_images, report, save, qu
     known = EMLCClassifier().get_params().keys() - {"verbose"}
     refuse_unknown(parameters, known)
     start = Path(str(parameters.get("start", "")))
+    sheet = out.with_name("suspicious.png") if sheet is None else sheet
     check_outputs(
         {"--out": out, "--sheet": sheet, "--report": report, "--save": save},
         [verified, labels, start if start.is_file() else None],
         images,
+        overwrite=overwrite,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -89,6 +96,8 @@ def command(images, verified, labels, out, sheet, sheet_images, report, save, qu
         )
         images_given = read_given(images, labels, ("FOLDER", "--labels"))
         images_verified = read_labels(verified, images, "--verified")
+        if not quiet:
+            say(describe_sets(images_given, images_verified))
         estimator = EMLCClassifier(**parameters, verbose=not quiet).fit(images_given, images_verified)
         corrected = estimator.correct_labels()
     if save is not None:  # before a picture that cannot be read can cost the training
@@ -100,8 +109,9 @@ def command(images, verified, labels, out, sheet, sheet_images, report, save, qu
     if report is not None:
         page = report_page(table, suspicious, images)
         write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"))
-    changed = int((table["given_label"].notna() & (table["given_label"] != table["corrected_label"])).sum())
-    print(f"{out}: {len(table)} images, {len(images_verified)} of them verified, {changed} labels changed")
+    changed = int((corrected["given_label"] != corrected["corrected_label"]).sum())
+    others = f"{changed} labels of the others changed"
+    print(f"{out}: {len(table)} images, {len(images_verified)} of them verified; {others}")
     print(f"{sheet}: the {len(suspicious)} most suspicious images")
     if report is not None:
         print(f"{report}: the same as a page")

@@ -68,7 +68,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         checkpoint: a folder, rewritten after every epoch, from which an interrupted ``fit`` goes on, on a CPU
             to the same bits; None keeps none.
-        options: further parameters of :class:`emlc_lib.Config`, by name.
+        options: further parameters of :class:`emlc_lib.Config`, by name. Its ``corruption`` of half of the clean
+            labels is ``random`` here; the paper's is ``adversarial``.
         verbose: whether to show progress on stderr.
 
     Attributes:

@@ -25,6 +25,9 @@ SHEET_FORMATS = (".jpg", ".pdf", ".png", ".svg")
 # Verified images of a class.
 FEW = 10
 
+# Share of wrong labels below which correcting made CIFAR-10's labels worse (15_which_information).
+FEW_WRONG = 0.2
+
 ALL = "(all)"
 
 
@@ -64,7 +67,11 @@ def read_given(
 
 
 def check_outputs(
-    outputs: Mapping[str, Path | None], inputs: Iterable[Path | None], images: Path | None = None
+    outputs: Mapping[str, Path | None],
+    inputs: Iterable[Path | None],
+    images: Path | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Whether files can be written, and without loss.
 
@@ -72,10 +79,11 @@ def check_outputs(
         outputs: by parameter's name; None is not written. A name that ends in ``sheet`` is a picture's.
         inputs: files that must not be overwritten.
         images: a folder, in which no image may be overwritten or added.
+        overwrite: whether files that are there may be replaced: a table may have been worked on since.
 
     Raises:
-        ConfigError: a file cannot be written. InputError: it is another parameter's, one of the images, or no
-            picture's.
+        ConfigError: a file cannot be written. InputError: it is another parameter's, one of the images, no
+            picture's, or there already.
     """
     seen = {path.resolve() for path in inputs if path is not None}
     for name, path in outputs.items():
@@ -92,18 +100,22 @@ def check_outputs(
         seen.add(path.resolve())
         if name.endswith("sheet") and path.suffix.lower() not in SHEET_FORMATS:
             raise InputError(f"{name}: {path.name} must end in one of {', '.join(SHEET_FORMATS)}")
+        if path.is_file() and not overwrite:
+            raise InputError(f"{name}: {path} is there already; give another name, or ask to overwrite it")
         writable_file(path, name)
 
 
 def own_files(
-    *, images: str, clean: str, labels: str = "", out: str = "", sheet: str = "", save: str = ""
-) -> Files:
+    *, images: str, clean: str, labels: str = "", out: str = "", sheet: str = "", save: str = "",
+    overwrite: bool = False,
+) -> Files:  # fmt: skip
     """The files that ``10_your_data`` was asked for; for an empty ``images`` those of an example, written now.
 
     Args:
         images, clean, labels: as the notebook has them; paths begin in the working directory.
         out, sheet, save: what is to be written. Empty: corrected.csv here, or beside the example's images;
             suspicious.png beside that; no networks.
+        overwrite: whether these may be replaced where they are there already.
 
     Raises:
         InputError: one of images and clean is missing, or an output is not possible; see :func:`check_outputs`.
@@ -125,7 +137,7 @@ def own_files(
         as_path(save, "save") if save else None, truth,
     )  # fmt: skip
     outputs = {"out": files.out, "sheet": files.sheet, "save": files.save}
-    check_outputs(outputs, [files.clean, files.labels], files.images)
+    check_outputs(outputs, [files.clean, files.labels], files.images, overwrite=overwrite)
     return files
 
 
@@ -179,6 +191,11 @@ def describe_sets(given: Images, verified: Images) -> str:
             f"of {known} verified images with a given label {wrong} were given a wrong one: {wrong / known:.0%} "
             f"({interval.low:.0%} to {interval.high:.0%})"
         )
+        if wrong / known < FEW_WRONG:
+            lines.append(
+                f"where fewer than {FEW_WRONG:.0%} are wrong, correcting may spoil more than it repairs (it did "
+                "on CIFAR-10): use the rank, and look before you change a label"
+            )
     few = counts.index[counts["checked_as"] < FEW].drop(ALL, errors="ignore")
     if len(few):
         lines.append(f"fewer than {FEW} images are verified of: {', '.join(map(str, few))}; more are better")

@@ -6,6 +6,8 @@ Image files are opened only by :meth:`Images.pixels`, so that mistakes in labels
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +23,9 @@ from ..runtime.progress import progress
 from ..runtime.user_tables import alike, read_table
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+# Of telephones and cameras.
+NOT_READ = (".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".orf", ".raf")
 
 THUMBNAIL = 160  # pixels of the longer side
 
@@ -106,10 +111,12 @@ def read_folder(folder: str | Path, parameter: str = "noisy", *, labelled: bool 
     if not folder.is_dir():
         raise InputError(f"{parameter}: {folder} is not a folder")
     # Hidden files are thumbnails and other tools' own.
-    found = (path.relative_to(folder) for path in _below(folder, parameter) if path.suffix.lower() in EXTENSIONS)
-    paths = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+    found = [path.relative_to(folder) for path in _below(folder, parameter)]
+    found = [path for path in found if not any(part.startswith(".") for part in path.parts)]
+    paths = sorted(path.as_posix() for path in found if path.suffix.lower() in EXTENSIONS)
     if not paths:
         raise InputError(f"{parameter}: there are no images in {folder} ({', '.join(EXTENSIONS)})")
+    _warn_of_others(parameter, folder, found)
     if not labelled:
         return _files(parameter, folder, paths, None)
     loose = next((path for path in paths if "/" not in path), None)
@@ -121,8 +128,18 @@ def read_folder(folder: str | Path, parameter: str = "noisy", *, labelled: bool 
     return _files(parameter, folder, paths, np.array([alike(path.split("/")[0]) for path in paths]))
 
 
+def _warn_of_others(parameter: str, folder: Path, found: list[Path]) -> None:
+    endings = Counter(path.suffix.lower() for path in found if path.suffix.lower() in NOT_READ)
+    if endings:
+        shown = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common())
+        warnings.warn(f"{parameter}: pictures in {folder} are left out, {shown}; convert them first", stacklevel=3)
+
+
 def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") -> Images:
     """The images that a CSV file with the columns ``path`` and ``label`` names; other columns do not matter.
+
+    Of a table of :func:`emlc_lib.estimator.folder.with_verified`, i.e. what was corrected and then gone through,
+    the corrected labels of rows whose ``verified`` is True.
 
     Args:
         file: the CSV file.
@@ -134,7 +151,11 @@ def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") 
         InputError: it names no image, a path is no file, a label is empty, or a path has two labels.
     """
     folder = Path(folder)
-    table = read_table(file, parameter, ("path", "label"))  # as text: a class may be called NA or 007
+    table = read_table(file, parameter)  # as text: a class may be called NA or 007
+    if {"path", "corrected_label", "verified"} <= {*table} and "label" not in table:
+        table = table[table["verified"].str.lower() == "true"].rename(columns={"corrected_label": "label"})
+    else:
+        table = read_table(file, parameter, ("path", "label"))
     if table.empty:
         raise InputError(f"{parameter}: {file} names no image")
     labels: dict[str, str] = {}

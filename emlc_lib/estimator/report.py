@@ -27,12 +27,13 @@ def pair_counts(table: pd.DataFrame) -> pd.DataFrame:
     """How many labels were changed from which class to which, most frequent first.
 
     Args:
-        table: of :func:`emlc_lib.estimator.folder.with_verified`, or ``EMLCClassifier.correct_labels``.
+        table: of :func:`emlc_lib.estimator.folder.with_verified`, whose verified rows do not count, or
+            ``EMLCClassifier.correct_labels``.
 
     Returns:
         Columns ``given_label``, ``corrected_label``, ``images``; without labels that were kept or not given.
     """
-    known = table[table["given_label"].notna()]
+    known = table[table["given_label"].notna() & ~table.get("verified", pd.Series(False, table.index))]
     changed = known[known["given_label"] != known["corrected_label"]].astype(
         {"given_label": str, "corrected_label": str}
     )
@@ -57,20 +58,24 @@ def report(table: pd.DataFrame, suspicious: pd.DataFrame, folder: str | Path) ->
         for row in pairs.itertuples()
     )
     figures = "".join(_figure(row, Path(folder)) for row in suspicious.itertuples())
-    summary = f"{len(table)} images; {pairs['images'].sum()} labels differ from what was given."
+    summary = f"{len(table)} images; the network proposes to change {pairs['images'].sum()} labels."
+    to_fill_in = suspicious[["path"]].assign(label="").to_csv(index=False)
     return f"""<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Labels to check</title><style>{_STYLE}</style></head>
 <body>
 <h1>Labels to check</h1>
-<p>{summary} The proposals are a network's, and some are wrong: look at each image, most suspicious first.</p>
+<p>{summary} Some proposals are wrong: look at each image, most suspicious first.</p>
 <h2>The {len(suspicious)} most suspicious labels</h2>
 <main>{figures}</main>
 <h2>Changed labels by pair of classes</h2>
 <table><thead><tr><th>given</th><th>proposed</th><th>images</th></tr></thead><tbody>{rows}</tbody></table>
 <p>The gate is the weight that the given label has in the proposal, from 0 (ignored) to 1 (kept); the probability
 is that of the proposed class.</p>
+<h2>What you saw</h2>
+<p>Add these lines to your file of verified images, each with the label that you saw behind the comma.</p>
+<pre>{escape(to_fill_in)}</pre>
 </body></html>
 """
 

@@ -34,7 +34,7 @@ def pair(noisy: Any, clean: Any, classes: Any = None) -> Pair:
 
     Raises:
         InputError: there is no image; a label is not among the classes; the clean set lacks a class; there are
-            fewer than two classes; or every noisy image is in the clean set, too.
+            fewer than two classes; or fewer than two noisy images are not in the clean set.
     """
     noisy = as_images(noisy, "noisy", labelled=True)
     if isinstance(clean, str | Path) and not Path(clean).is_dir():
@@ -49,8 +49,8 @@ def pair(noisy: Any, clean: Any, classes: Any = None) -> Pair:
         if known.ndim != 1 or known.dtype.kind not in "biuU" or len(np.unique(known)) != len(known):
             raise InputError("classes: must be strings or integers, none of them twice")
         known = np.unique(known)
-    for images in (noisy, clean):
-        check_labels(images, known)
+    check_labels(noisy, known)
+    check_labels(clean, known, "" if classes is not None else "; those that no given label is of need classes")
     if len(known) < 2:
         raise InputError(f"{noisy.parameter}: there is only one class, {known[0]}")
     lacking = known[~np.isin(known, clean.labels)]
@@ -65,11 +65,13 @@ def pair(noisy: Any, clean: Any, classes: Any = None) -> Pair:
             raise InputError(
                 f"{clean.parameter}: it has every image of {noisy.parameter}; none is left to correct"
             )
+    if len(noisy) < 2:
+        raise InputError(f"{noisy.parameter}: only one image is not verified; at least 2 are needed")
     return Pair(noisy, clean, known)
 
 
-def check_labels(images: Images, classes: np.ndarray) -> None:
-    """Raises an InputError if a label is not among the classes."""
+def check_labels(images: Images, classes: np.ndarray, hint: str = "") -> None:
+    """Raises an InputError, which ends with the hint, if a label is not among the classes."""
     if (images.labels.dtype.kind == "U") != (classes.dtype.kind == "U"):
         raise InputError(
             f"{images.parameter}: labels are {_kind(images.labels)}, but the classes are {_kind(classes)}"
@@ -80,7 +82,7 @@ def check_labels(images: Images, classes: np.ndarray) -> None:
         label = images.labels[first].item()
         raise InputError(
             f"{images.parameter}: label {label!r} of {images.names[first]!r} is not one of the classes "
-            f"{_list(classes)}{_nearly(label, classes)}"
+            f"{_list(classes)}{_nearly(label, classes) or hint}"
         )
 
 

@@ -33,20 +33,20 @@ def _equal_time(t: Tables) -> Iterator[Claim]:
     for data, settings in (("CIFAR-10", SETTINGS), ("CIFAR-100", SETTINGS[:4])):
         table = f"small_{data.lower().replace('-', '')}"
         name = table.replace("small", "small_equal_time")
-        further = [t("small_extension_cifar10")] if data == "CIFAR-10" else []  # of two seeds more
-        both = pd.concat([t(table), t(name), *further]).drop_duplicates("digest")
+        more = ["small_extension_cifar10"] if data == "CIFAR-10" else []  # of two seeds more
+        both = pd.concat([t(table), t(name), *map(t, more)]).drop_duplicates("digest")
         for (kind, noise), other in itertools.product(settings, ("cross_entropy", "clean_only", "fixmatch")):
             common, scale = {"noise_type": kind, "noise": noise}, at(noise, kind, "small", data)
             seen = common if other == "cross_entropy" else {}
             rows = both if seen else t(name)  # further rows of FixMatch have another threshold
             theirs = by_seed(rows, "test_accuracy", method=other, steps=IN_EMLCS_TIME[other], **seen)
             emlc = by_seed(both, "test_accuracy", method="emlc", k=1, **common)
-            claim = f"in equal time EMLC (k = 1) is above {WORDS[other]}"
-            yield judged(claim, "here", paired(emlc, theirs), scale, name)
+            claim, sources = f"in equal time EMLC (k = 1) is above {WORDS[other]}", ", ".join([name, *more])
+            yield judged(claim, "here", paired(emlc, theirs), scale, sources)
             if seen:
                 four = by_seed(both, "test_accuracy", method=other, steps=EPOCHS_4, **seen)
                 claim = f"15 epochs of {WORDS[other]} are above 4"
-                yield judged(claim, "here", paired(theirs, four), scale, name)
+                yield judged(claim, "here", paired(theirs, four), scale, sources)
 
 
 def _one_epoch(t: Tables) -> Iterator[Claim]:

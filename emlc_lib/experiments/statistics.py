@@ -129,7 +129,7 @@ class Claim(NamedTuple):
     Attributes:
         claim: what is claimed. where: in the paper, or "here" for a question that it leaves out.
         statistic: in words, with interval and n.
-        scale: data, preset and noise. source: the table in ``figures/``.
+        scale: data, preset and noise. source: the tables in ``figures/``.
         verdict: holds, fails, undecided, or not run.
         seeds: with how many an undecided one would be decided, going by its mean and spread.
         p: of its difference, :attr:`Difference.p`; NaN where a bound decides.
