@@ -225,9 +225,6 @@ def step_variants(args) -> Variants:
     }
     if args.device.startswith("cuda"):
         variants["EMLC k=1, one CUDA graph"] = graphed(args)
-    if args.compile:
-        variants["plain SGD, compiled"] = plain(args, compile=True)
-        variants["EMLC k=1, compiled"] = emlc(args, 1, compile=True)
     for how in ["autograd", *available()]:
         variants[f"through the update by {how}, k=1"] = through_the_updates(args, 1, how)
     return variants

@@ -148,7 +148,6 @@ TOGETHER = [
     ("start", CLOTHING | {"start": "simclr"}),
     ("start_weights", {"model": "resnet50_imagenet", "start": "imagenet", "start_weights": "nowhere.pth"}),
     ("mslc_plain_share", {"method": "mslc", "epochs": 1, "mslc_plain_share": 0.6}),
-    ("share_primal", {"share_primal": True, "compile": True}),
     ("share_primal", {"share_primal": True, "method": "mlc"}),
 ]
 TOGETHER += [(name, {name: value}) for name, values in VALUES.items() for value in values]

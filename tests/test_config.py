@@ -179,7 +179,7 @@ FIELDS = {
     "mlnt_meta_lr": (0.4, 0.0), "mlnt_decay": (0.99, 0.999), "fasten_threshold": (0.8, 0.9),
     "fasten_noisy_weight": (0.5, 1.0), "fixmatch_threshold": (0.95, 0.9), "fixmatch_weight": (1.0, 0.5),
     "distilled_share": (0.5, 0.25), "precision": ("float32", "tf32"), "teacher_pass": ("kept", "recomputed"),
-    "compile": (False, True), "cuda_graph": (False, True), "teacher_features": ("own", "student"),
+    "cuda_graph": (False, True), "teacher_features": ("own", "student"),
     "label_embedding": (True, False), "leave_out_given": (False, True), "consistency_threshold": (0.95, 0.9),
     "consistency_weight": (1.0, 0.5), "student_average": (0.0, 0.9), "sure_labels": (False, True),
     "student_view": ("weak", "strong"),

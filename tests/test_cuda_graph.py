@@ -291,9 +291,7 @@ def test_the_captured_step_stays_on_the_device(corruption, changes, monkeypatch)
     assert len(updates) == 2  # student and teacher
 
 
-@pytest.mark.parametrize(
-    "changes", [{"device": "cpu"}, {"k": 2}, {"method": "mlc"}, {"compile": True, "share_primal": False}]
-)
+@pytest.mark.parametrize("changes", [{"device": "cpu"}, {"k": 2}, {"method": "mlc"}])
 def test_where_there_can_be_no_graph(changes, monkeypatch):
     monkeypatch.setattr("emlc_lib.training.presets.check_device", lambda device: device)
     with pytest.raises(ConfigError, match=r"^cuda_graph: "):

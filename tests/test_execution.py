@@ -8,15 +8,12 @@ from emlc_lib import make_config
 from emlc_lib.core.meta_gradient import (
     InnerStep,
     clean_gradient,
-    forward_mode,
     k_step_vectors,
     parameters_of,
     surrogate,
 )
-from emlc_lib.methods.baselines import CrossEntropy
-from emlc_lib.methods.mwnet import MWNet
 from emlc_lib.networks.pretrain_config import make_pretrain_config
-from emlc_lib.runtime.execution import at_own_precision, autocast, bfloat16_is_fast, compiled, matmul_precision
+from emlc_lib.runtime.execution import at_own_precision, autocast, bfloat16_is_fast, matmul_precision
 
 
 def after(steps, **changes):
@@ -52,7 +49,7 @@ def cosine(a, b):
     return (a @ b / (a.norm() * b.norm())).item()
 
 
-def meta_gradient(precision, *, model, side, k=1, compile=False):
+def meta_gradient(precision, *, model, side, k=1):
     """The meta term's gradient for the teacher of k steps, as EMLC computes it, without the other terms."""
     batches = RandomBatches(torch.float32, (3, side, side), noisy=32)
     built = method(dtype=torch.float32, model=model, batches=batches, k=k, clean_batch_size=16, share_primal=False)
@@ -70,10 +67,7 @@ def meta_gradient(precision, *, model, side, k=1, compile=False):
     clean = batches.clean(0, 16)
     with autocast(precision, "cpu"):
         g_w, _ = clean_gradient(student, clean.x, clean.labels)
-    product = compiled(forward_mode, compile)
-    vectors = k_step_vectors(
-        student, steps, g_w, lr=0.05, product=lambda student, step, d: product(student, step.params, step.x, d)
-    )
+    vectors = k_step_vectors(student, steps, g_w, lr=0.05)
     loss = surrogate(vectors, [step.soft_labels for step in steps])
     return torch.autograd.grad(loss, list(teacher.parameters()), allow_unused=False)
 
@@ -107,34 +101,6 @@ def test_bfloat16_trains_and_keeps_weights_in_float32():
     assert log["student_loss"].isfinite()
 
 
-@pytest.mark.slow
-def test_compiled_forward_mode_and_steps_agree_with_plain_ones(monkeypatch):
-    """Dynamo and AOTAutograd trace the real graphs; the backend that runs them is eager, so nothing is fused and
-    float64 rounding is all that may differ. (inductor needs a C++ compiler; the benchmark runs it.)"""
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **kwargs: real(f, backend="aot_eager", **kwargs))
-    for changes in ({}, {"k": 2}):
-        plain = after(4, share_primal=False, **changes)
-        for name, value in after(4, compile=True, **changes).items():
-            torch.testing.assert_close(value, plain[name], rtol=1e-9, atol=1e-9)
-    torch._dynamo.reset()
-
-
-@pytest.mark.parametrize(
-    ("cls", "changes"),
-    [(CrossEntropy, {}), (MWNet, {"method": "mwnet", "schedule": "none", "share_primal": False})],
-)
-def test_other_compiled_methods_agree_with_the_plain_ones(monkeypatch, cls, changes):
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **kwargs: real(f, backend="aot_eager", **kwargs))
-    plain, fast = (method(cls=cls, compile=on, **changes) for on in (False, True))
-    for t in range(3):
-        plain.step(t), fast.step(t)
-    for a, b in zip(plain.student.parameters(), fast.student.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-    torch._dynamo.reset()
-
-
 def test_cudnn_chooses_its_algorithms_within_a_training_alone():
     def fail(config):
         assert torch.backends.cudnn.benchmark
@@ -164,7 +130,6 @@ def test_sharing_is_on_where_it_pays():
     assert shares(k=5, share_primal=True)
     assert not shares(share_primal=False)
     assert shares(precision="bfloat16")
-    assert not shares(compile=True)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +152,7 @@ def test_bfloat16_is_chosen_where_the_processor_has_it(monkeypatch, has, precisi
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("changes", "least"),
-    [({"precision": "tf32"}, 0.999), ({"precision": "bfloat16"}, 0.98), ({"compile": True}, 0.999)],
+    [({"precision": "tf32"}, 0.999), ({"precision": "bfloat16"}, 0.98)],
 )
 def test_on_cuda_the_teachers_gradient_keeps_its_direction(changes, least):
     """The teacher's whole gradient on the GPU in each format, against float32 there, by cosine.

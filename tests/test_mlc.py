@@ -18,7 +18,6 @@ from emlc_lib import make_config, prepare, run
 from emlc_lib.data.batches import CleanBatch
 from emlc_lib.experiments.tables import accuracy_table
 from emlc_lib.methods.mlc import MLC, LabelCorrectionNetwork
-from emlc_lib.runtime.execution import compiled
 from emlc_lib.training.trainer import train
 
 
@@ -215,20 +214,6 @@ def test_the_lcn_gives_distributions_and_sees_the_given_label():
         torch.testing.assert_close(labels.sum(1), torch.ones(9).double(), rtol=1e-12, atol=0)
         assert (labels > 0).all()
     assert (q[0] - q[1]).abs().max() > 1e-3
-
-
-@pytest.mark.slow
-def test_compiled_mlc_agrees_with_the_plain_one(monkeypatch):
-    """As in test_execution: the backend is eager, so that float64 rounding is all that may differ."""
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **kwargs: real(f, backend="aot_eager", **kwargs))
-    assert compiled(torch.sin, True) is not torch.sin
-    plain, fast = (method("conv", compile=on)[0] for on in (False, True))
-    for t in range(2):
-        plain.step(t), fast.step(t)
-    for a, b in zip(plain.student.parameters(), fast.student.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)  # through Adam, as above
-    torch._dynamo.reset()
 
 
 def test_weights_come_from_the_seed_alone():

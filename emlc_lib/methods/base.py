@@ -17,7 +17,7 @@ from ..data.augment import normalise
 from ..data.batches import Batches
 from ..data.parameters import DataParameters
 from ..runtime.cuda_graph import state_of
-from ..runtime.execution import Precision, autocast, compiled, matmul_precision
+from ..runtime.execution import Precision, autocast, matmul_precision
 from ..runtime.parallel import average_gradients
 from ..runtime.randomness import torch_generator
 from ..runtime.schedules import lr_factor
@@ -48,7 +48,6 @@ class MethodParameters(DataParameters):
         "statistics, losses and probabilities are in float32; preset small takes bfloat16 where the device has "
         "instructions for it, paper tf32 on CUDA",
     )
-    compile: bool = Field(False, description="torch.compile networks and forward mode")
 
     @property
     def teacher_options(self) -> dict[str, bool]:
@@ -118,7 +117,6 @@ class Method(ABC):
     def __init__(self, config: MethodParameters, batches: Batches, student: Classifier, teacher: Teacher | None):
         self.config, self.batches = config, batches
         self.student, self.teacher = student, teacher
-        self._student_features = compiled(student.features, config.compile)
         self.networks: dict[str, nn.Module] = {"student": student}
         if teacher is not None:
             self.networks["teacher"] = teacher
@@ -197,7 +195,7 @@ class Method(ABC):
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The student's embeddings (n, d) and logits (n, C) in float32, its passes in the configured precision."""
         with self.context():
-            features = self._student_features(x)
+            features = self.student.features(x)
             return features.to(x.dtype), self.student.head(features).to(x.dtype)
 
     @torch.no_grad()

@@ -58,7 +58,7 @@ from ..core.losses import soft_cross_entropy
 from ..core.meta_gradient import batch_statistics_only
 from ..core.metrics import correction_counts
 from ..core.teacher import initialise
-from ..runtime.execution import compiled, to_device
+from ..runtime.execution import to_device
 from .base import Method, MethodParameters
 from .look_ahead import SampleMemory
 
@@ -158,7 +158,6 @@ class DivideMix(Method, name="dividemix", label="DivideMix"):
         self.optimisers["second"] = self.sgd(second, config.lr)
         clean = torch.zeros(len(batches.data.noisy_labels), 2, device=like.device, dtype=like.dtype)
         self.memory = self.networks["memory"] = SampleMemory(clean=clean)
-        self._features = {"student": self._student_features, "second": compiled(second.features, config.compile)}
         self._first = self.last_step(config.dividemix_warm_up_epochs)
         self._parts = lru_cache(maxsize=1)(self._parts_of)
 
@@ -246,4 +245,4 @@ class DivideMix(Method, name="dividemix", label="DivideMix"):
 
     def _logits(self, name: str, x: Tensor) -> Tensor:
         with self.context():
-            return self.networks[name].head(self._features[name](x)).to(x.dtype)
+            return self.networks[name](x).to(x.dtype)

@@ -24,7 +24,6 @@ from ..core.metrics import correction_counts
 from ..core.teacher import TeacherOutput
 from ..data.batches import CleanBatch, NoisyBatch
 from ..runtime.cuda_graph import CapturedStep, CudaStream
-from ..runtime.execution import compiled
 from ..runtime.parallel import averaged, own_share
 from ..runtime.randomness import Stream, torch_generator
 from .look_ahead import LookAhead, LookAheadParameters
@@ -106,8 +105,6 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
         def _can_be_captured(self) -> EMLC.Parameters:
             if self.cuda_graph and not (self.device.startswith("cuda") and self.k == 1):
                 raise ValueError("cuda_graph: is for k = 1 on a CUDA device")
-            if self.cuda_graph and self.compile:
-                raise ValueError("cuda_graph: captures the plain step, without compile")
             return self
 
         @property
@@ -129,7 +126,6 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
         self._pending: deque[tuple[InnerStep, NoisyBatch]] = deque(maxlen=config.k)
         if not config.meta_term or config.meta_weights == "exact":
             self._taped = None  # nothing is differentiated by it
-        self._teacher_features = compiled(teacher.classifier.features, config.compile)
         self._run = self._learn
         if config.cuda_graph:
             self._run = CapturedStep(self._learn, self.state, CudaStream(config.device))
@@ -183,9 +179,9 @@ class EMLC(LookAhead, name="emlc", label="EMLC", looks_ahead=True, always_with_k
 
     def _features_for_teacher(self, x: Tensor) -> Tensor:
         if self.config.teacher_features == "own":
-            return self._teacher_features(x)
+            return self.teacher.classifier.features(x)
         with torch.no_grad(), batch_statistics_only(self.student):  # whose training it must not change
-            return self._student_features(x)
+            return self.student.features(x)
 
     def _update_teacher(self, draw: Draw) -> dict[str, Tensor]:
         log: dict[str, Tensor] = {}

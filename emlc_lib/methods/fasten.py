@@ -122,5 +122,5 @@ class FasTEN(Method, name="fasten", label="FasTEN", stream=32):
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, C) of the clean and of the noisy head, from one pass through the features."""
         with self.context():
-            features = self._student_features(x)
+            features = self.student.features(x)
             return self.student.head(features).to(x.dtype), self.noisy_head(features).to(x.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..core.meta_gradient import (
@@ -18,7 +18,6 @@ from ..core.meta_gradient import (
     surrogate,
 )
 from ..data.batches import CleanBatch
-from ..runtime.execution import compiled
 from ..runtime.tangent import Tape, TapedForward, UnsupportedModel
 from .base import Method, MethodParameters
 
@@ -32,18 +31,12 @@ class LookAheadParameters(MethodParameters):
         "None does where it is exact and was measured to pay",
     )
 
-    @model_validator(mode="after")
-    def _can_share(self) -> LookAheadParameters:
-        if self.share_primal and self.compile:
-            raise ValueError("share_primal: is for networks that are not compiled")
-        return self
-
     @property
     def shares_primal(self) -> bool:
         """What ``share_primal`` comes to. With k > 1 the memory that is held on to costs what it saves."""
         if self.share_primal is not None:
             return self.share_primal
-        return getattr(self, "k", 1) == 1 and not self.compile
+        return getattr(self, "k", 1) == 1
 
 
 class LookAhead(Method):
@@ -58,15 +51,13 @@ class LookAhead(Method):
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)
         self._taped: TapedForward | None = None
-        product = compiled(forward_mode, config.compile)
-        self._product = lambda student, step, direction: product(student, step.params, step.x, direction)
-        if not config.compile:
-            try:
-                self._taped = TapedForward(student, self.context)
-                self._product = self._taped.log_prob_jvp
-            except UnsupportedModel:
-                if config.share_primal:
-                    raise
+        self._product = lambda student, step, direction: forward_mode(student, step.params, step.x, direction)
+        try:
+            self._taped = TapedForward(student, self.context)
+            self._product = self._taped.log_prob_jvp
+        except UnsupportedModel:
+            if config.share_primal:
+                raise
 
     def recorded(self, x: Tensor) -> tuple[Tensor, Tape | None]:
         """:meth:`logits` and, if activations are shared, the tape of that pass."""

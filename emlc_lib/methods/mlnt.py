@@ -116,8 +116,7 @@ def consistency_gradient(
 class MLNT(Method, name="mlnt", label="MLNT", stream=31):
     """A meta step towards noise tolerance before each step on the noisy labels. Labels are not corrected.
 
-    ``consistency_loss`` in the log is the meta loss. The meta step is always in float32 and never compiled, since
-    compiled networks have no second derivative.
+    ``consistency_loss`` in the log is the meta loss. The meta step is always in float32.
     """
 
     look = ("#56B4E9", "X")

@@ -1,15 +1,13 @@
 """How the same mathematics is executed: devices, number formats, memory layout, compilation."""
 
 import functools
-import inspect
 import os
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 P, R = ParamSpec("P"), TypeVar("R")
@@ -125,23 +123,6 @@ def to_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
         part[: t.numel() * t.element_size()].view(t.dtype).view(t.shape)
         for part, t in zip(moved, tensors, strict=True)
     ]
-
-
-def compiled(function: nn.Module | Callable, enabled: bool) -> Callable:
-    """``torch.compile`` of a module or function if ``enabled``, else the same object.
-
-    The module itself is left as it is: its compiled form shares its parameters, and forward-mode
-    differentiation goes on through the original, since a compiled module may lose tangents.
-    """
-    # Without what a checker of types has put around it, which Dynamo cannot trace.
-    return torch.compile(inspect.unwrap(function), dynamic=False) if enabled else function
-
-
-def announce_compilation() -> None:
-    """Says on stderr why the first steps take so long."""
-    print(
-        "compiling: the first steps take up to a few minutes, later ones are faster", file=sys.stderr, flush=True
-    )
 
 
 def chosen_device(device: str) -> str:

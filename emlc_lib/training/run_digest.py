@@ -31,7 +31,7 @@ NEW = {"teacher_features": "own", "label_embedding": True, "leave_out_given": Fa
 NEW |= {"noise_file": None, "noise_sha256": None}
 
 # Parameters that are gone, with the value that stored runs may have: what is computed now.
-GONE = {"channels_last": True, "meta_pass": "forward_mode", "mlc_curvature": "identity"}
+GONE = {"channels_last": True, "compile": False, "meta_pass": "forward_mode", "mlc_curvature": "identity"}
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
@@ -51,7 +51,7 @@ def identities(config: Config) -> list[dict[str, Any]]:
     seen = {name: value for name, value in everything.items() if name not in _unseen(config)}
     now, before = (_differing(config, values) | _contents(config, values) for values in (seen, everything))
     # Of schema 1: every parameter that the method looks at.
-    first = {"share_primal": None, "channels_last": True} | everything
+    first = {"share_primal": None, "channels_last": True, "compile": False} | everything
     first |= {"meta_pass": "forward_mode"} if config.method in ("mlc", "mslc") else {}
     first |= {"mlc_curvature": "identity"} if config.method == "mlc" else {}
     new = {name for name, value in NEW.items() if first.get(name) == value} | {"cuda_graph"}

@@ -18,7 +18,7 @@ from ..methods.base import LOSSES, Method
 from ..runtime.checkpoint import CheckpointWriter, read_own_checkpoint, restore
 from ..runtime.cuda_graph import CHECKS, WARM_UP
 from ..runtime.divergence import check_finite, smaller_rates, what_is_kept
-from ..runtime.execution import announce_compilation, at_own_precision, synchronise
+from ..runtime.execution import at_own_precision, synchronise
 from ..runtime.files import clear_temporaries
 from ..runtime.loop import epochs
 from ..runtime.parallel import average_statistics, from_first, own_share
@@ -126,8 +126,6 @@ def train(
     t = method.last_step(len(rows))
     if _stalled(rows, patience):  # a checkpoint of a training that had stopped
         total = t
-    if config.compile and show and t < total:
-        announce_compilation()
     loop = epochs(
         method.step, range(t, total), desc=config.method, show=show,
         ends=lambda t: t + 1 == method.last_step(len(rows) + 1),
