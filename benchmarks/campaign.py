@@ -151,8 +151,7 @@ class Campaign:
         def its_state() -> str:
             if config.awaits_weights:
                 return "waiting"
-            digests = {name.rpartition("-")[2] for name in config.names}
-            return "finished" if digests & collected else state(config)
+            return "finished" if config.digest in collected else state(config)
 
         def do() -> None:
             result = run(config, show=False, on_epoch=self._on_epoch(config.epochs)).result

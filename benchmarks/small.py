@@ -52,11 +52,6 @@ from .small_tables import EQUAL_TIME, PLAIN, SEARCH_TABLE, STARTS_TABLE, TABLES,
 FIGURES = REPOSITORY / "figures"
 
 
-def digests(config: Config) -> set[str]:
-    """By which of its rows' digests a run is known."""
-    return {name.rpartition("-")[2] for name in config.names}
-
-
 def rows_there(folders: list[Path]) -> pd.DataFrame:
     """The rows of all tables of runs in the folders, one by digest."""
     tables = [read(file) for folder in folders for file in sorted(folder.glob("*.csv"))]
@@ -91,10 +86,10 @@ def missing(name: str, runs: list[Named], folders: list[Path]) -> list[Named]:
     there, left = rows_there(folders), []
     own = {digest for folder in folders for digest in read(folder / f"{name}.csv").get("digest", ())}
     for label, config in runs:
-        if not (known := digests(config) & {*there.index}):
+        if config.digest not in there.index:
             left.append((label, config))
-        elif not known & own:
-            add(folders[-1] / f"{name}.csv", there.loc[[known.pop()]], label, config)
+        elif config.digest not in own:
+            add(folders[-1] / f"{name}.csv", there.loc[[config.digest]], label, config)
     return left
 
 

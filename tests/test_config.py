@@ -273,18 +273,14 @@ class TestIdentity:
         for name in ("lr_step_epoch", "lr_step_factor"):  # of another schedule
             assert of("emlc", **{name: CHANGES[name]}).digest == base.digest
 
-    @pytest.mark.parametrize(
-        "table",
-        [
-            "quick_cifar10", "smoke_digits", "ablation_quick_cifar10", "quick_cifar10_8_epochs",
-            "fidelity_quick_cifar10_runs", "fidelity_smoke_digits_runs",
-        ],
-    )  # fmt: skip
-    def test_runs_of_the_first_schema_are_found_by_their_names(self, table):
-        """Committed tables have the digests that their runs had then, and commands that make the runs."""
+    @pytest.mark.parametrize("table", sorted(path.stem for path in FIGURES.glob("*.csv")))
+    def test_committed_rows_have_the_digest_of_what_their_command_makes(self, table):
+        """But for what needs files that are not here, and a precision that only CUDA has."""
         rows = pd.read_csv(FIGURES / f"{table}.csv")
-        assert len(rows) > 5
-        for row in rows.itertuples():
+        if not {"digest", "command", "preset"} <= {*rows}:
+            return
+        known = ~rows["command"].str.contains("human_labels|start_weights|tf32")
+        for row in rows[known].itertuples():
             options = re.search(r"-y '(.*)'", row.command)
             changes = json.loads(options[1])["options"] if options else {}
             epochs = re.search(r"-p epochs (\d+)", row.command)
@@ -294,13 +290,7 @@ class TestIdentity:
                 dataset=row.dataset, preset=row.preset, noise_type=row.noise_type, noise=row.noise,
                 method=row.method, seed=row.seed, device="cpu", **changes,
             )  # fmt: skip
-            assert row.digest in [name.rpartition("-")[2] for name in config.names], row.command
-
-    def test_stored_values_of_parameters_that_are_gone(self, base):
-        stored = base.model_dump() | {"channels_last": True, "meta_pass": "forward_mode"}
-        assert from_values(stored) == base
-        with pytest.raises(ConfigError, match=r"^meta_pass: 'double_backward' is gone"):
-            from_values(stored | {"meta_pass": "double_backward"})
+            assert row.digest == config.digest, row.command
 
     def test_human_labels_count_by_what_is_in_them(self, tmp_path):
         def config(folder, label):

@@ -33,8 +33,6 @@ def claim(checkpoint: str | Path | None, config: Config, data: ExperimentData, *
     folder = as_path(checkpoint, "checkpoint")
     mine = json.loads(json.dumps(parameters | config.model_dump() | _hashes(data)))
     saved = _read(folder / IDENTITY)
-    if saved is not None and saved.get("preset") is not None:
-        raise CheckpointError(f"checkpoint: {folder} was begun by an earlier version; use another folder")
     if saved is None and (folder / CHECKPOINT).exists():
         raise CheckpointError(f"checkpoint: {folder} is of another kind of training; use another folder")
     differing = [name for name in mine if saved is not None and saved.get(name) != mine[name]]

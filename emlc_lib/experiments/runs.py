@@ -29,7 +29,7 @@ from ..runtime.randomness import Stream, torch_generator
 from ..training.config import Config, config_class, from_values
 from ..training.evaluation import best_epoch
 from ..training.processes import check_processes
-from ..training.run_digest import SCHEMA, of_first_schema
+from ..training.run_digest import SCHEMA
 from ..training.start import empty_teacher
 from ..training.trainer import CHECKPOINT, Trained, estimate_seconds, train
 from .command_line import as_given, command
@@ -184,8 +184,7 @@ def state(config: Config, root: str | Path | None = None) -> str:
 
 def run_folder(config: Config, root: str | Path | None = None) -> Path:
     """Where a run's files are, or will be."""
-    folders = [runs_root(root) / name for name in config.names]
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
+    return runs_root(root) / config.name
 
 
 def load_run(folder: Path) -> Run:
@@ -199,8 +198,9 @@ def load_run(folder: Path) -> Run:
     try:
         result = json.loads(text)
         tables = [pd.read_csv(folder / name) for name in ("epochs.csv", "steps.csv")]
-        values = result["config"]
-        config = from_values(values if result.get("schema") == SCHEMA else of_first_schema(values))
+        if result["schema"] != SCHEMA:
+            raise ValueError(f"it has schema {result['schema']}, which this version does not read")
+        config = from_values(result["config"])
         result["name"]
         return Run(config, folder, result, *tables)
     except (OSError, ValueError, KeyError, TypeError) as error:  # pydantic's and pandas' errors are ValueErrors

@@ -6,7 +6,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -115,12 +115,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_own_checkpoint(
-    path: Path, config: dict[str, Any], processes: int = 1, *, older: Sequence[dict[str, Any]] = ()
+    path: Path, config: dict[str, Any], processes: int = 1
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """:func:`read_checkpoint` of a run that depends on these values, which the metadata hold under ``config``.
 
-    Under ``processes`` they hold how many trained together; none is one. ``older`` are the same values as older
-    versions wrote them.
+    Under ``processes`` they hold how many trained together; none is one.
 
     Raises:
         CheckpointError: the file is damaged, or of another configuration or number of processes; the message lists
@@ -129,7 +128,7 @@ def read_own_checkpoint(
     tensors, metadata = read_checkpoint(path)
     saved = metadata["config"]
     differing = sorted(name for name in saved.keys() | config.keys() if saved.get(name) != config.get(name))
-    if differing and saved not in older:
+    if differing:
         raise CheckpointError(
             f"{path} belongs to another configuration (it differs in {', '.join(differing)}); "
             "use another folder, or delete it to start over"

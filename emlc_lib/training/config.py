@@ -16,7 +16,7 @@ from ..methods import METHODS, MethodParameters
 from ..networks.backbones import Model
 from ..networks.weights import are_awaited, check_imagenet_start, check_start_weights
 from ..runtime.parameters import ConfigError as ConfigError
-from .run_digest import NOISE, digest_of, identities, switched_off, without_gone
+from .run_digest import NOISE, digest_of, identity_of, switched_off
 
 Preset = Literal["smoke", "quick", "small", "paper"]
 
@@ -80,30 +80,17 @@ class Config(MethodParameters):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The first of :attr:`identities`, today's."""
-        return self.identities[0]
-
-    @property
-    def identities(self) -> list[dict[str, Any]]:
-        """See :func:`emlc_lib.training.run_digest.identities`."""
-        return identities(self)
+        """See :func:`emlc_lib.training.run_digest.identity_of`."""
+        return identity_of(self)
 
     @property
     def name(self) -> str:
         """A readable and unique name of the run, used for its folder."""
-        return self.names[0]
-
-    @property
-    def names(self) -> list[str]:
-        """:attr:`name`, and those that the run had in older versions."""
         noise = "-".join(filter(None, [self.noise_type, self.noise_key.removesuffix(".npz")]))
         k = f"-k{self.k}" if METHODS[self.method].looks_ahead else ""
-        begin, end = f"{self.dataset}-{self.preset}", f"{self.method}{k}-seed{self.seed}"
-        with_noise = f"{begin}-{noise}-{end}"
-        digest, *older = map(digest_of, self.identities)
-        digest = f"unpretrained-{digest}" if self.awaits_weights else digest
-        first = f"{begin}-{end}" if self.is_blind else with_noise
-        return list(dict.fromkeys([f"{first}-{digest}", *(f"{with_noise}-{other}" for other in older)]))
+        end = f"{self.method}{k}-seed{self.seed}"
+        digest = f"unpretrained-{self.digest}" if self.awaits_weights else self.digest
+        return "-".join([self.dataset, str(self.preset), *([] if self.is_blind else [noise]), end, digest])
 
     @property
     def is_blind(self) -> bool:
@@ -135,12 +122,6 @@ class OwnConfig(Config):
     preset: None = None
     model: Literal[Model, "own"]
 
-    @model_validator(mode="before")
-    @classmethod
-    def _as_before(cls, values: dict[str, Any]) -> dict[str, Any]:
-        # Files of the first version say preset quick and symmetric noise of rate 0.
-        return {name: value for name, value in values.items() if name not in ("preset", "noise_type", "noise")}
-
     @property
     def spec(self) -> DatasetSpec:
         return OWN
@@ -156,4 +137,4 @@ def config_class(base: type[Config], method: str) -> type[Config]:
 def from_values(values: Mapping[str, Any]) -> Config:
     """The configuration that a finished run has stored; the files that it began with may be gone."""
     cls = config_class(OwnConfig if values.get("dataset") == "own" else Config, values.get("method", "emlc"))
-    return cls.model_validate(without_gone(values), context=STORED)
+    return cls.model_validate(dict(values), context=STORED)

@@ -8,7 +8,6 @@ from torch import Tensor
 from ..core.teacher import Classifier, Teacher
 from ..data.augment import normalise
 from ..data.experiment_data import Constants, Scale, on_device
-from ..data.images import InputError
 from ..runtime.execution import matmul_precision
 from .evaluation import EVALUATION_BATCH, predict
 
@@ -86,12 +85,7 @@ def issues_frame(classes: np.ndarray, correction: dict[str, Tensor]) -> pd.DataF
     Returns:
         One row per image, in their order: ``is_label_issue``, whether the teacher corrects the label;
         ``label_quality``, from 0 to 1; ``given_label``; ``predicted_label``, the corrected one.
-
-    Raises:
-        InputError: the corrections are those in an estimator's file from before they had a quality.
     """
-    if "quality" not in correction:
-        raise InputError("noisy: the file that was loaded has no qualities of its labels; pass the images again")
     given, corrected = (correction[name].numpy() for name in ("given", "corrected"))
     issues = {"is_label_issue": corrected != given, "label_quality": correction["quality"].numpy()}
     return pd.DataFrame(issues | {"given_label": classes[given], "predicted_label": classes[corrected]})

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ..data.parameters import RATED
 from ..methods import METHODS
 from ..networks.weights import are_awaited, imagenet_digest, start_weights_file, weights_digest
-from ..runtime.parameters import ConfigError
 
 if TYPE_CHECKING:
     from .config import Config
 
-# Raised when the meaning of stored values changes. Runs of schema 1, which counted defaults and the device, too,
-# are still found (:func:`identities`, :func:`of_first_schema`).
+# Raised when the meaning of stored values changes.
 SCHEMA = 2
 
 # Where and how it is computed, not what: a run is read back whatever these are.
@@ -26,37 +24,23 @@ NOT_COUNTED = ("device", "cuda_graph")
 # What a method that sees no noisy label does not see.
 NOISE = ("noise_type", "noise", "asymmetric_map", "human_labels", "human_key")
 
-# Parameters that schema 1 did not have, with what was computed then.
-NEW = {"teacher_features": "own", "label_embedding": True, "leave_out_given": False}
-NEW |= {"noise_file": None, "noise_sha256": None}
-
-# Parameters that are gone, with the value that stored runs may have: what is computed now.
-GONE = {"channels_last": True, "compile": False, "meta_pass": "forward_mode", "mlc_curvature": "identity"}
-
 
 def digest_of(identity: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits that differ whenever the identity does."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def identities(config: Config) -> list[dict[str, Any]]:
-    """What the result of a run depends on, and how older versions said so.
+def identity_of(config: Config) -> dict[str, Any]:
+    """What the result of a run depends on.
 
     It is the schema, and the values that differ from their defaults: a parameter that is new renames no run that
     has its default. Of files, what they hold counts, and not where they lie. What a method does not see does not
     count: one run of :attr:`~emlc_lib.methods.base.Method.sees_noise` False serves all noise. SimCLR weights that
     are yet to be pretrained hold nothing: with them the identity will be another.
     """
-    everything = {name: value for name, value in config.model_dump().items() if name not in switched_off(config)}
-    seen = {name: value for name, value in everything.items() if name not in _unseen(config)}
-    now, before = (_differing(config, values) | _contents(config, values) for values in (seen, everything))
-    # Of schema 1: every parameter that the method looks at.
-    first = {"share_primal": None, "channels_last": True, "compile": False} | everything
-    first |= {"meta_pass": "forward_mode"} if config.method in ("mlc", "mslc") else {}
-    first |= {"mlc_curvature": "identity"} if config.method == "mlc" else {}
-    new = {name for name, value in NEW.items() if first.get(name) == value} | {"cuda_graph"}
-    first = {name: value for name, value in first.items() if name not in new} | _contents(config, everything)
-    return [now, before, first]
+    unseen = switched_off(config) | _unseen(config)
+    values = {name: value for name, value in config.model_dump().items() if name not in unseen}
+    return _differing(config, values) | _contents(config, values)
 
 
 def _differing(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,26 +51,6 @@ def _differing(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
         if name not in NOT_COUNTED and (fields[name].is_required() or value != fields[name].default)
     }
     return {"schema": SCHEMA, "method": config.method} | counted
-
-
-def without_gone(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored configuration of a run without the parameters that are gone.
-
-    Raises:
-        ConfigError: one of them has a value that only an older version can compute with.
-    """
-    for name, value in GONE.items():
-        if values.get(name, value) != value:
-            raise ConfigError(f"{name}: {values[name]!r} is gone since the run was stored; only {value!r} is left")
-    return {name: value for name, value in values.items() if name not in GONE}
-
-
-def of_first_schema(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored configuration of a run of schema 1, without the parameters of other methods, which it had,
-    too."""
-    others = {name for method in METHODS.values() for name in method.Parameters.model_fields}
-    own = METHODS[values["method"]].Parameters.model_fields
-    return {name: value for name, value in values.items() if name in own or name not in others}
 
 
 def _contents(config: Config, values: Mapping[str, Any]) -> dict[str, str | None]:
@@ -103,7 +67,7 @@ def _contents(config: Config, values: Mapping[str, Any]) -> dict[str, str | None
 
 
 def _unseen(config: Config) -> set[str]:
-    """Parameters of the noise that nothing looks at. Older versions counted them all the same."""
+    """Parameters of the noise that nothing looks at."""
     if not METHODS[config.method].sees_noise and config.noise_type != "file":  # a file has its own clean set
         return {*NOISE}
     return {"human_labels", "human_key"} if config.noise_type != "human" else set()

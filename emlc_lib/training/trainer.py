@@ -106,7 +106,7 @@ def train(
     def read():
         if not checkpoint or not checkpoint.is_file():
             return None
-        return read_own_checkpoint(checkpoint, config.identity, share.world, older=config.identities[1:])
+        return read_own_checkpoint(checkpoint, config.identity, share.world)
 
     saved = from_first(read)
     method = _build(config, batches, warm=saved is None, show=show, features=features)
