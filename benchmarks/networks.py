@@ -1,7 +1,7 @@
 """Small networks for a CPU: how fast their plain and EMLC steps are, and what they learn in a given time.
 
-    python -m benchmarks.networks --csv small_networks.csv                              # speeds of all of them
-    python -m benchmarks.networks resnet_small --minutes 5 20 --csv small_networks.csv  # accuracies instead
+    python -m benchmarks.networks --csv speeds.csv                                  # of all of them
+    python -m benchmarks.networks resnet_small --minutes 5 20 --csv accuracies.csv  # instead
 
 For the accuracies a network is trained on CIFAR-10 with all true labels, in bfloat16, for the given minutes of
 processor time, its learning rate following the time spent. Times are processor times of one thread, so that other
@@ -30,12 +30,12 @@ from emlc_lib.methods.baselines import CrossEntropy
 from emlc_lib.methods.emlc import EMLC
 from emlc_lib.networks.backbones import NarrowResNet, PooledResNet, Sum, convolution
 from emlc_lib.runtime.execution import autocast
-from emlc_lib.runtime.files import write_atomically
 from emlc_lib.runtime.progress import progress
 from emlc_lib.runtime.provenance import provenance
 from emlc_lib.training.presets import make_config
 from emlc_lib.training.start import placed
 
+from .carry import merge
 from .variants import CLASSES, SIDE, FixedBatches
 
 NOISY, CLEAN, WARM, REPEATS = 128, 64, 2, 7
@@ -131,7 +131,7 @@ def speeds(name: str) -> dict[str, float]:
     return row
 
 
-def accuracy(name: str, minutes: float, data: ImageSet) -> tuple[float, float]:
+def accuracy(name: str, minutes: float, data: ImageSet) -> dict[str, float]:
     """Test accuracy in [0, 1] after so many minutes of processor time, and the epochs that these sufficed for."""
     model = classifier(name).to(memory_format=torch.channels_last).train()
     groups = [{"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
@@ -158,7 +158,8 @@ def accuracy(name: str, minutes: float, data: ImageSet) -> tuple[float, float]:
     model.eval()
     with torch.no_grad():
         parts = [model(normalise(part, mean, std)).argmax(1) for part in data.test_images.split(500)]
-    return (torch.cat(parts) == torch.as_tensor(data.test_labels)).double().mean().item(), seen / n
+    right = (torch.cat(parts) == torch.as_tensor(data.test_labels)).double().mean().item()
+    return {"accuracy": right, "epochs": seen / n}
 
 
 def main() -> None:
@@ -171,21 +172,22 @@ def main() -> None:
     if unknown := set(names) - set(NETWORKS):
         parser.error(f"no such network: {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
-    there = args.csv is not None and args.csv.is_file()
-    table = pd.read_csv(args.csv, index_col="network") if there else pd.DataFrame().rename_axis("network")
     source = provenance("cpu")
+    origin = {"hardware": source["hardware"]["processor"], "torch": source["versions"]["torch"], "threads": 1}
     data = load_dataset("cifar10") if args.minutes else None
     for name in progress(names, total=len(names), desc="networks"):
-        row = {} if args.minutes else speeds(name)
-        for minutes in args.minutes:
-            row[f"accuracy_{minutes}"], row[f"epochs_{minutes}"] = accuracy(name, minutes, data)
-        row |= {"hardware": source["hardware"]["processor"], "torch": source["versions"]["torch"], "threads": 1,
-                "command": "python -m benchmarks.networks"}  # fmt: skip
-        for column, value in row.items():
-            table.loc[name, column] = value
+        words = ["python -m benchmarks.networks"]
+        if args.minutes:
+            words += [f"'{name}'" if " " in name else name, "--minutes", *map(str, args.minutes)]
+            found = pd.DataFrame([accuracy(name, minutes, data) for minutes in args.minutes])
+            found.insert(0, "minutes", args.minutes)
+        else:
+            found = pd.DataFrame([speeds(name)])
+        found.insert(0, "network", name)
+        found = found.round(4).assign(**origin, command=" ".join(words))
+        print(found.to_string(index=False))
         if args.csv:
-            write_atomically(args.csv, table.round(4).to_csv)
-    print(table.to_string(float_format="{:.4g}".format, na_rep=""))
+            merge(args.csv, found, ["network", *(["minutes"] if args.minutes else [])], replace=True)
 
 
 if __name__ == "__main__":
