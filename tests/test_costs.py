@@ -1,7 +1,13 @@
 """What is said of tables of time and memory, against numbers by hand."""
 
-import pandas as pd
+import time
 
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks.networks import accuracy
+from emlc_lib.data.spec import ImageSet
 from emlc_lib.experiments.costs import by_variant, memory_growth, over_k, records, share_of_time, speedups
 
 GROWTH = pd.DataFrame(
@@ -49,3 +55,18 @@ def test_a_record_is_the_mean_of_its_seeds_and_says_how_sure_it_is_of_its_target
     # By hand: t = 0.005 / (0.0026458 / sqrt 3) = 3.2733 with two degrees of freedom.
     t = 3.2733
     assert row["p"] == round(0.5 - t / (2 * (2 + t**2) ** 0.5), 4)
+
+
+@pytest.mark.slow
+def test_a_network_learns_in_the_processor_time_that_it_is_given():
+    """Ten classes of their own brightness, so that a second suffices to be above chance, 0.1."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(600) % 10
+    images = (25 * labels[:, None, None, None] + torch.randint(20, (600, 3, 32, 32), generator=generator)).byte()
+    labels = labels.numpy()
+    data = ImageSet("cifar10", [str(c) for c in range(10)], images[:512], labels[:512], images[512:], labels[512:])
+    before = time.process_time()
+    found = accuracy("airbench, 16-32-128-128", 0.1, data)
+    assert 6 < time.process_time() - before < 60  # a step, and the evaluation, are longer on a slower machine
+    assert found["accuracy"] > 0.3
+    assert found["epochs"] > 1
