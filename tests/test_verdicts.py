@@ -509,7 +509,11 @@ SENTENCES = [
     ),
     said("14", "BCE does at 50 %", "holds", "random BCE adds", *quick(50)),
     said("14", "adversarial BCE costs at 90 %", "fails", "adversarial BCE adds", *quick(90)),
-    said("14", "is clearly above EMLC at 50 and 90 % of CIFAR-10", "fails", ABOVE + "fasten", *small(50, 90)),
+    said("14", "FasTEN is clearly above EMLC at both", "fails", ABOVE + "fasten", *small(50, 90)),
+    said("14", "EMLC is clearly above MLC at 90 %, undecided", "holds", ABOVE + "mlc", *small(90)),
+    said("14", "above MLC at 90 %, undecided at 50 %", "undecided", ABOVE + "mlc", *small(50)),
+    said("08", "clearly above MLC at 90 %, undecided", "holds", ABOVE + "mlc", *small(90)),
+    said("15", "*MLC* is clearly below EMLC at 90 %", "holds", ABOVE + "mlc", *small(90)),
     *(
         said("08", "At 50 % EMLC is clearly above all\nthree of these now", "holds", claim, LONGER.format(50))
         for claim in (ABOVE + "training on the clean", ABOVE + "FixMatch", ABOVE + "distillation")
