@@ -35,7 +35,7 @@ from emlc_lib.runtime.provenance import provenance
 from emlc_lib.training.presets import make_config
 from emlc_lib.training.start import placed
 
-from .carry import merge
+from .carry import merge, read
 from .variants import CLASSES, SIDE, FixedBatches
 
 NOISY, CLEAN, WARM, REPEATS = 128, 64, 2, 7
@@ -171,6 +171,8 @@ def main() -> None:
     names = args.networks or list(NETWORKS)
     if unknown := set(names) - set(NETWORKS):
         parser.error(f"no such network: {', '.join(sorted(unknown))}")
+    if args.csv and args.csv.is_file() and ("minutes" in read(args.csv)) != bool(args.minutes):
+        parser.error(f"--csv: {args.csv} has {'speeds' if args.minutes else 'accuracies'}; give another file")
     torch.set_num_threads(1)
     source = provenance("cpu")
     origin = {"hardware": source["hardware"]["processor"], "torch": source["versions"]["torch"], "threads": 1}

@@ -117,6 +117,35 @@ def test_what_was_gone_through_is_the_next_rounds_verified_images(images, capsys
     assert (again.loc[own["path"][:5], "corrected_label"] == "left").all()
 
 
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("WAHR", "--verified: verified must be True or False (line 2 of round2.csv has 'WAHR')"),
+        ("False", "--verified: round2.csv names no image"),
+    ],
+)
+def test_a_table_that_was_gone_through_says_true_or_false(images, capsys, cell, message):
+    Path("round2.csv").write_text(f"Path,corrected_label,Verified\nleft/00.png,left,{cell}\n")
+    for option, said in (("--verified", message), ("--labels", "--labels: round2.csv has no column 'label'")):
+        with pytest.raises(SystemExit):
+            main([*ARGUMENTS, option, "round2.csv", "--quiet"])
+        assert capsys.readouterr().err.startswith(f"emlc correct: error: {said}")
+
+
+@pytest.mark.parametrize("out", ["/dev/null", "images/c.csv"])
+def test_the_sheet_is_here_where_out_is_no_place_for_it(images, out):
+    main([*ARGUMENTS, "-p", "epochs", "1", "--quiet", "--out", out])
+    assert Path("suspicious.png").is_file()
+
+
+def test_what_is_written_to_a_redirected_stdout_is_no_file_that_is_there(images):
+    command = [sys.executable, "-m", "emlc_lib.commands", *ARGUMENTS, "-p", "epochs", "1", "--quiet"]
+    with open("o.csv", "w") as file:
+        done = subprocess.run([*command, "--out", "/dev/stdout"], stdout=file, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path("o.csv").read_text().startswith(",".join(COLUMNS))
+
+
 def test_a_warning_is_one_line(images, capsys):
     shutil.copy(images / "left" / "00.png", images / "right" / "copy.png")
     for name in ("a.HEIC", "b.heic", "c.avif", "readme"):
@@ -139,7 +168,7 @@ def test_an_interrupted_training_goes_on_and_another_one_is_refused(images, caps
     assert Path("begun/checkpoint.safetensors").is_file()
     with pytest.raises(SystemExit):
         main(options)
-    line = "emlc correct: error: --out: corrected.csv is there already; give another name, or ask to overwrite it"
+    line = "emlc correct: error: --out: corrected.csv is there already; give another name, or --overwrite"
     assert capsys.readouterr().err.splitlines()[-1] == line
     options.append("--overwrite")
     main(options)

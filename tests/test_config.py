@@ -186,6 +186,12 @@ FIELDS = {
     "dividemix_warm_up": (0.1, 0.6), "dividemix_threshold": (0.5, 0.7), "dividemix_weight": (25.0, 50.0),
     "dividemix_ramp": (1.0, 0.5), "dividemix_temperature": (0.5, 0.8), "dividemix_alpha": (4.0, 1.0),
 }  # fmt: skip
+# Of search_small_cifar10, whose runs had the SimCLR weights of another day, no digest can be made again.
+WITH_DIGESTS = sorted(
+    path.stem
+    for path in FIGURES.glob("*.csv")
+    if {"digest", "command", "preset"} <= {*pd.read_csv(path, nrows=0)} and path.stem != "search_small_cifar10"
+)
 CHANGES = {name: other for name, (_, other) in FIELDS.items()}
 
 
@@ -273,14 +279,13 @@ class TestIdentity:
         for name in ("lr_step_epoch", "lr_step_factor"):  # of another schedule
             assert of("emlc", **{name: CHANGES[name]}).digest == base.digest
 
-    @pytest.mark.parametrize("table", sorted(path.stem for path in FIGURES.glob("*.csv")))
+    @pytest.mark.parametrize("table", WITH_DIGESTS)
     def test_committed_rows_have_the_digest_of_what_their_command_makes(self, table):
-        """But for what needs files that are not here, and a precision that only CUDA has."""
+        """But for what needs files that are not here."""
         rows = pd.read_csv(FIGURES / f"{table}.csv")
-        if not {"digest", "command", "preset"} <= {*rows}:
-            return
-        known = ~rows["command"].str.contains("human_labels|start_weights|tf32")
-        for row in rows[known].itertuples():
+        known = rows[~rows["command"].str.contains("human_labels|start_weights")]
+        assert len(known)
+        for row in known.itertuples():
             options = re.search(r"-y '(.*)'", row.command)
             changes = json.loads(options[1])["options"] if options else {}
             epochs = re.search(r"-p epochs (\d+)", row.command)
@@ -291,6 +296,12 @@ class TestIdentity:
                 method=row.method, seed=row.seed, device="cpu", **changes,
             )  # fmt: skip
             assert row.digest == config.digest, row.command
+
+    def test_stored_values_of_parameters_that_are_gone(self, base):
+        stored = base.model_dump() | {"compile": False}
+        assert from_values(stored) == base
+        with pytest.raises(ValidationError, match="compile"):
+            from_values(stored | {"compile": True})
 
     def test_human_labels_count_by_what_is_in_them(self, tmp_path):
         def config(folder, label):

@@ -146,3 +146,11 @@ def test_a_torch_data_set_of_pictures():
     assert images.pixels(5, 1)[:, 0, 0, 0].tolist() == [10, 20]
     with pytest.raises(InputError, match=r"^noisy: the data set's items"):
         as_images(Pictures([1, 2]), "noisy", labelled=True)
+
+
+def test_a_folder_of_pictures_that_are_not_read_says_so(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for name in ("a.HEIC", "b.heic", "c.avif"):
+        (tmp_path / "cat" / name).touch()
+    with pytest.raises(InputError, match=r"there are no images in .*; it has \.heic \(2\), \.avif \(1\): convert"):
+        read_folder(tmp_path)

@@ -106,9 +106,7 @@ class TestFiles:
     def test_what_is_there_is_replaced_if_asked(self, folder, monkeypatch):
         monkeypatch.chdir(folder.parent)
         Path("corrected.csv").write_text("mine")
-        with pytest.raises(
-            InputError, match=r"^out: corrected.csv is there already; give another name, or ask to o"
-        ):
+        with pytest.raises(InputError, match=r"^out: corrected.csv is there already; give another name, or ov"):
             own_files(images="photos", clean="checked.csv")
         assert own_files(images="photos", clean="checked.csv", overwrite=True).out == Path("corrected.csv")
         assert Path("corrected.csv").read_text() == "mine"  # only checked
@@ -120,7 +118,7 @@ class TestFiles:
             ("images: is missing", {"images": ""}),
             ("labels: is for images of your own", {"images": "", "clean": "", "labels": "checked.csv"}),
             ("out: checked.csv is another argument's file", {"out": "checked.csv"}),
-            ("sheet: photos/suspicious.png would be one of the images", {"out": "photos/o.csv"}),
+            ("sheet: photos/s.png would be one of the images", {"sheet": "photos/s.png"}),
             ("sheet: sheet.doc must end in", {"sheet": "sheet.doc"}),
             ("save: checked.csv/e cannot be written to", {"save": "checked.csv/e"}),
         ],

@@ -61,4 +61,5 @@ def test_the_page_is_whole_and_escaped(tmp_path):
     assert "<b>&.png" in words  # as a name, not as a tag
     assert "1. given cat , proposes dog & co (90%), gate 0.10 a.png" in " ".join(words.split())
     assert "5 images; the network proposes to change 3 labels." in words
-    assert words[words.index("path,label") :].split()[1:] == ["a.png,", "<b>&.png,", "d.png,"]  # to be filled in
+    to_fill_in = words[words.index("behind the comma.") :].split()[3:]
+    assert to_fill_in == ["a.png,", "<b>&.png,", "d.png,"]

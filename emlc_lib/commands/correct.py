@@ -13,6 +13,7 @@ from ..estimator.folder import (
     check_outputs,
     describe_sets,
     read_given,
+    sheet_beside,
     sheet_of,
     with_verified,
     write_sheet,
@@ -20,6 +21,7 @@ from ..estimator.folder import (
 )
 from ..estimator.images import read_labels
 from ..estimator.report import report as report_page
+from ..estimator.sets import pair
 from ..runtime.files import write_atomically
 from ..runtime.parameters import refuse_unknown
 from ..runtime.progress import say
@@ -82,7 +84,7 @@ def command(images, verified, labels, out, sheet, sheet_images, report, save, ov
     known = EMLCClassifier().get_params().keys() - {"verbose"}
     refuse_unknown(parameters, known)
     start = Path(str(parameters.get("start", "")))
-    sheet = out.with_name("suspicious.png") if sheet is None else sheet
+    sheet = sheet_beside(out, images) if sheet is None else sheet
     check_outputs(
         {"--out": out, "--sheet": sheet, "--report": report, "--save": save},
         [verified, labels, start if start.is_file() else None],
@@ -96,6 +98,7 @@ def command(images, verified, labels, out, sheet, sheet_images, report, save, ov
         )
         images_given = read_given(images, labels, ("FOLDER", "--labels"))
         images_verified = read_labels(verified, images, "--verified")
+        pair(images_given, images_verified, parameters.get("classes"))  # what is wrong with labels is said first
         if not quiet:
             say(describe_sets(images_given, images_verified))
         estimator = EMLCClassifier(**parameters, verbose=not quiet).fit(images_given, images_verified)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from ..data.images import InputError
-from ..runtime.files import as_path, writable_file, write_atomically
+from ..runtime.files import as_path, is_stream, writable_file, write_atomically
 from .contact_sheet import contact_sheet
 from .example import write_example
 from .images import EXTENSIONS, Images, image_size, read_folder, read_labels, thumbnail
@@ -63,7 +63,7 @@ def read_given(
         return read_folder(folder, names[0])
     if not Path(folder).is_dir():
         raise InputError(f"{names[0]}: {folder} is not a folder")
-    return read_labels(labels, folder, names[1])
+    return read_labels(labels, folder, names[1], gone_through=False)
 
 
 def check_outputs(
@@ -100,9 +100,17 @@ def check_outputs(
         seen.add(path.resolve())
         if name.endswith("sheet") and path.suffix.lower() not in SHEET_FORMATS:
             raise InputError(f"{name}: {path.name} must end in one of {', '.join(SHEET_FORMATS)}")
-        if path.is_file() and not overwrite:
-            raise InputError(f"{name}: {path} is there already; give another name, or ask to overwrite it")
+        if path.is_file() and not is_stream(path) and not overwrite:
+            flag = "--overwrite" if name.startswith("--") else "overwrite=True"
+            raise InputError(f"{name}: {path} is there already; give another name, or {flag}")
         writable_file(path, name)
+
+
+def sheet_beside(out: Path, images: Path) -> Path:
+    """suspicious.png beside a file; in the working directory where that is no place for it: a stream's, or among
+    the images."""
+    among = out.resolve().is_relative_to(images.resolve())
+    return Path("suspicious.png") if is_stream(out) or among else out.parent / "suspicious.png"
 
 
 def own_files(
@@ -133,7 +141,7 @@ def own_files(
     to = as_path(out, "out") if out else beside / "corrected.csv"
     files = Files(
         *sources, as_path(labels, "labels") if labels else None,
-        to, as_path(sheet, "sheet") if sheet else to.with_name("suspicious.png"),
+        to, as_path(sheet, "sheet") if sheet else sheet_beside(to, sources[0]),
         as_path(save, "save") if save else None, truth,
     )  # fmt: skip
     outputs = {"out": files.out, "sheet": files.sheet, "save": files.save}

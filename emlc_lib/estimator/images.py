@@ -1,6 +1,6 @@
 """A user's images and labels, and reading them from folders and CSV files.
 
-Image files are opened only by :meth:`Images.pixels`, so that mistakes in labels are found before that.
+Reading opens no image file, so that mistakes in labels are found before that.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -114,9 +115,14 @@ def read_folder(folder: str | Path, parameter: str = "noisy", *, labelled: bool 
     found = [path.relative_to(folder) for path in _below(folder, parameter)]
     found = [path for path in found if not any(part.startswith(".") for part in path.parts)]
     paths = sorted(path.as_posix() for path in found if path.suffix.lower() in EXTENSIONS)
+    others = _not_read(found)
     if not paths:
-        raise InputError(f"{parameter}: there are no images in {folder} ({', '.join(EXTENSIONS)})")
-    _warn_of_others(parameter, folder, found)
+        convert = f"; it has {others}: convert them first" if others else ""
+        raise InputError(f"{parameter}: there are no images in {folder} ({', '.join(EXTENSIONS)}){convert}")
+    if others:
+        warnings.warn(
+            f"{parameter}: pictures in {folder} are left out, {others}; convert them first", stacklevel=2
+        )
     if not labelled:
         return _files(parameter, folder, paths, None)
     loose = next((path for path in paths if "/" not in path), None)
@@ -128,18 +134,19 @@ def read_folder(folder: str | Path, parameter: str = "noisy", *, labelled: bool 
     return _files(parameter, folder, paths, np.array([alike(path.split("/")[0]) for path in paths]))
 
 
-def _warn_of_others(parameter: str, folder: Path, found: list[Path]) -> None:
+def _not_read(found: list[Path]) -> str:
+    """How many files have which of the endings that are not read."""
     endings = Counter(path.suffix.lower() for path in found if path.suffix.lower() in NOT_READ)
-    if endings:
-        shown = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common())
-        warnings.warn(f"{parameter}: pictures in {folder} are left out, {shown}; convert them first", stacklevel=3)
+    return ", ".join(f"{ending} ({n})" for ending, n in endings.most_common())
 
 
-def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") -> Images:
+def read_labels(
+    file: str | Path, folder: str | Path, parameter: str = "clean", *, gone_through: bool = True
+) -> Images:
     """The images that a CSV file with the columns ``path`` and ``label`` names; other columns do not matter.
 
     Of a table of :func:`emlc_lib.estimator.folder.with_verified`, i.e. what was corrected and then gone through,
-    the corrected labels of rows whose ``verified`` is True.
+    if that will do, the corrected labels of rows whose ``verified`` is True.
 
     Args:
         file: the CSV file.
@@ -148,14 +155,16 @@ def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") 
 
     Raises:
         ConfigError: the file cannot be read, or a column is missing; see :mod:`emlc_lib.runtime.user_tables`.
-        InputError: it names no image, a path is no file, a label is empty, or a path has two labels.
+        InputError: it names no image, a path is no file, a label is empty, a path has two labels, or ``verified``
+            is neither True nor False.
     """
     folder = Path(folder)
-    table = read_table(file, parameter)  # as text: a class may be called NA or 007
-    if {"path", "corrected_label", "verified"} <= {*table} and "label" not in table:
-        table = table[table["verified"].str.lower() == "true"].rename(columns={"corrected_label": "label"})
+    columns = {name.lower() for name in read_table(file, parameter)}
+    if gone_through and {"corrected_label", "verified"} <= columns and "label" not in columns:
+        table = read_table(file, parameter, ("path", "corrected_label", "verified"))
+        table = table[_booleans(table["verified"], file, parameter)].rename(columns={"corrected_label": "label"})
     else:
-        table = read_table(file, parameter, ("path", "label"))
+        table = read_table(file, parameter, ("path", "label"))  # as text: a class may be called NA or 007
     if table.empty:
         raise InputError(f"{parameter}: {file} names no image")
     labels: dict[str, str] = {}
@@ -173,6 +182,16 @@ def read_labels(file: str | Path, folder: str | Path, parameter: str = "clean") 
         if labels.setdefault(name, label) != label:
             raise InputError(f"{parameter}: {path!r} has two labels in {file}, {labels[name]!r} and {label!r}")
     return _files(parameter, folder, list(labels), np.array(list(labels.values())))
+
+
+def _booleans(cells: pd.Series, file: str | Path, parameter: str) -> pd.Series:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    found = cells.str.lower().map(known)
+    if (wrong := cells[found.isna()]).size:
+        raise InputError(
+            f"{parameter}: verified must be True or False (line {wrong.index[0]} of {file} has {wrong.iloc[0]!r})"
+        )
+    return found.astype(bool)
 
 
 def _below(folder: Path, parameter: str) -> Iterator[Path]:

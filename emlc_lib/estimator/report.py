@@ -59,7 +59,7 @@ def report(table: pd.DataFrame, suspicious: pd.DataFrame, folder: str | Path) ->
     )
     figures = "".join(_figure(row, Path(folder)) for row in suspicious.itertuples())
     summary = f"{len(table)} images; the network proposes to change {pairs['images'].sum()} labels."
-    to_fill_in = suspicious[["path"]].assign(label="").to_csv(index=False)
+    to_fill_in = suspicious[["path"]].assign(label="").to_csv(index=False, header=False)
     return f"""<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from pydantic import ValidationError
 
 from ..core.teacher import Classifier, Teacher
 from ..data.experiment_data import ExperimentData
@@ -21,7 +22,7 @@ from ..runtime.checkpoint import CheckpointError, load_weights, save_weights
 from ..runtime.files import writable_folder, write_atomically, write_json
 from ..runtime.locks import alone
 from ..runtime.parallel import from_first, launch, one_of_each_machine_first, own_share
-from ..runtime.parameters import ConfigError, refuse_unknown
+from ..runtime.parameters import ConfigError, readable, refuse_unknown
 from ..runtime.places import data_root, runs_root
 from ..runtime.progress import duration, say
 from ..runtime.provenance import provenance
@@ -192,7 +193,7 @@ def load_run(folder: Path) -> Run:
 
     Raises:
         FileNotFoundError: there is none.
-        CheckpointError: a file of it is damaged or missing.
+        CheckpointError: a file of it is damaged or missing, or of another version.
     """
     text = (folder / RESULT).read_text()
     try:
@@ -204,7 +205,7 @@ def load_run(folder: Path) -> Run:
         result["name"]
         return Run(config, folder, result, *tables)
     except (OSError, ValueError, KeyError, TypeError) as error:  # pydantic's and pandas' errors are ValueErrors
-        what = " ".join(str(error).split())
+        what = readable(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
         remedy = "delete it, and the run is made again"
         raise CheckpointError(f"{folder} holds a run that cannot be read ({what}); {remedy}") from error
 

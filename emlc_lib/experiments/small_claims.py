@@ -41,7 +41,8 @@ def _equal_time(t: Tables) -> Iterator[Claim]:
             rows = both if seen else t(name)  # further rows of FixMatch have another threshold
             theirs = by_seed(rows, "test_accuracy", method=other, steps=IN_EMLCS_TIME[other], **seen)
             emlc = by_seed(both, "test_accuracy", method="emlc", k=1, **common)
-            claim, sources = f"in equal time EMLC (k = 1) is above {WORDS[other]}", ", ".join([name, *more])
+            claim = f"in equal time EMLC (k = 1) is above {WORDS[other]}"
+            sources = ", ".join([table, name, *(more if seen and noise in BOTH else [])])
             yield judged(claim, "here", paired(emlc, theirs), scale, sources)
             if seen:
                 four = by_seed(both, "test_accuracy", method=other, steps=EPOCHS_4, **seen)
@@ -59,7 +60,7 @@ def _one_epoch(t: Tables) -> Iterator[Claim]:
         for noise, other in itertools.product(sorted(set(t(name)["noise"])), others):
             pair = (t.accuracy(*one, "symmetric", noise) for one in ((name, "emlc"), (table, other)))
             claim = f"EMLC (k = 1) with 1 epoch is above {WORDS[other]}, with 4"
-            yield judged(claim, "here", paired(*pair), at(noise, preset="small", data=data), name)
+            yield judged(claim, "here", paired(*pair), at(noise, preset="small", data=data), f"{table}, {name}")
 
 
 def _starts(t: Tables) -> Iterator[Claim]:

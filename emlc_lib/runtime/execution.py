@@ -1,4 +1,4 @@
-"""How the same mathematics is executed: devices, number formats, memory layout, compilation."""
+"""How the same mathematics is executed: devices, number formats, memory layout."""
 
 import functools
 import os

@@ -79,11 +79,11 @@ def writable_file(value: object, parameter: str) -> Path:
     if path.is_dir():
         raise ConfigError(f"{parameter}: {path} is a folder, not a file")
     target = _target(path)
-    if target.exists() and not (_is_stream(target) or target.is_file()):
+    if target.exists() and not (is_stream(target) or target.is_file()):
         raise ConfigError(f"{parameter}: {path} is nothing that can be written to")
     if target.exists() and not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise ConfigError(f"{parameter}: {path} is not yours to write to")
-    if not _is_stream(target):
+    if not is_stream(target):
         for name in (_temporary(target).name, target.name):
             _try(target.parent, name, f"{parameter}: {path}")
     return path
@@ -117,7 +117,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """
     target = _target(path)
     try:
-        if _is_stream(target):
+        if is_stream(target):
             with tempfile.TemporaryDirectory() as folder:
                 write(Path(folder) / "file")
                 _pour(Path(folder) / "file", target)
@@ -144,10 +144,10 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 def _target(path: Path) -> Path:
     """Where a link leads; but /dev/stdout and its like stay what they are."""
-    return path if _is_stream(path) else Path(os.path.realpath(path))
+    return path if is_stream(path) else Path(os.path.realpath(path))
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Whether it is no regular file but can be written to, or is this process's own output."""
     try:
         status = path.stat()

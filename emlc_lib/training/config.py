@@ -20,6 +20,9 @@ from .run_digest import NOISE, digest_of, identity_of, switched_off
 
 Preset = Literal["smoke", "quick", "small", "paper"]
 
+# Parameters that are gone, with the value that stored runs may have: what is computed now.
+GONE = {"compile": False, "mlc_curvature": "identity"}
+
 # Pydantic's context for the configuration of a finished run: the files that it began with may be gone.
 STORED = {"stored": True}
 
@@ -135,6 +138,11 @@ def config_class(base: type[Config], method: str) -> type[Config]:
 
 
 def from_values(values: Mapping[str, Any]) -> Config:
-    """The configuration that a finished run has stored; the files that it began with may be gone."""
+    """The configuration that a finished run has stored; the files that it began with may be gone.
+
+    Raises:
+        pydantic.ValidationError: it is not one of this version.
+    """
+    values = {name: value for name, value in values.items() if name not in GONE or value != GONE[name]}
     cls = config_class(OwnConfig if values.get("dataset") == "own" else Config, values.get("method", "emlc"))
-    return cls.model_validate(dict(values), context=STORED)
+    return cls.model_validate(values, context=STORED)
