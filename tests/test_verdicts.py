@@ -418,8 +418,22 @@ SENTENCES = [
             ("14", "while it clearly costs at 50 %", "fails", 50),
         )
     ),
-    said("14", "the meta term (with BCE; alone it is undecided)", "undecided", "the meta term alone adds", DIGITS),
-    said("08", "the meta term (with BCE; alone undecided)", "undecided", "the meta term alone adds", DIGITS),
+    said("14", "(alone, and beside adversarial BCE, it is", "undecided", "the meta term alone adds", DIGITS),
+    said(
+        "14",
+        "(alone, and beside adversarial BCE, it is",
+        "undecided",
+        "the meta term adds, with adversarial",
+        DIGITS,
+    ),
+    said("08", "undecided alone, and beside adversarial BCE", "undecided", "the meta term alone adds", DIGITS),
+    said(
+        "08",
+        "undecided alone, and beside adversarial BCE",
+        "undecided",
+        "the meta term adds, with adversarial",
+        DIGITS,
+    ),
     said(
         "14",
         "with random BCE it is undecided at both",
