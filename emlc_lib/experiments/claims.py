@@ -122,6 +122,11 @@ def _parts(t: Tables) -> Iterator[Claim]:
     name = "ablation_quick_cifar10"
     for noise in (0.5, 0.9):
         yield from _rows(t, name, at(noise), "Table 3", PARTS, noise=noise)
+    beside = "the meta term adds, with adversarial BCE"
+    for noise in (0.5, 0.9):
+        yield from _rows(
+            t, "small_ablation_cifar10", at(noise, preset="small"), "Table 3", {beside: PARTS[beside]}, noise=noise
+        )
     learned = {claim: rows for claim, rows in PARTS.items() if "AutoAugment of" not in claim}  # digits have none
     yield from _rows(t, "ablation_smoke_digits", digits(0.9), "Table 3", learned)
     for noise in (0.5, 0.9):
