@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from emlc_lib.core.losses import soft_cross_entropy
 from emlc_lib.core.meta_gradient import Params, parameters_of
-from emlc_lib.methods.mlc import MLC
+from emlc_lib.methods.mlc import MLC, halves
 from emlc_lib.methods.mslc import MSLC
 
 
@@ -38,9 +38,9 @@ class MLCByDoubleBackward(MLC):
     """Only for k = 1, where G is not carried on."""
 
     def step(self, t: int) -> dict[str, Tensor]:
-        config, student, lr = self.config, self.student, self.config.lr * self.schedule(t)
+        student, lr = self.student, self.config.lr * self.schedule(t)
         batch = self.batches.noisy(t)
-        meta, own = self._parts(self.batches.clean(t, config.clean_batch_size))
+        meta, own = halves(self.batches.clean(t, self.config.clean_batch_size))
         # Leaves of their own keep the second backward pass valid while the student's step is made in place.
         w = {name: p.requires_grad_() for name, p in parameters_of(student).items()}
         named = {f"classifier.{name}": p for name, p in w.items()}
@@ -51,9 +51,9 @@ class MLCByDoubleBackward(MLC):
 
         features, logits = passes(batch.x)
         soft_labels = self.corrector(features.detach(), batch.given)
-        share, loss = self._share(batch, own), soft_cross_entropy(logits, soft_labels)
-        if config.mlc_mix_clean:
-            loss = share * loss + (1 - share) * F.cross_entropy(passes(own.x)[1], own.labels)
+        share = len(batch.x) / (len(batch.x) + len(own.labels))
+        loss = share * soft_cross_entropy(logits, soft_labels)
+        loss = loss + (1 - share) * F.cross_entropy(passes(own.x)[1], own.labels)
         gradients = torch.autograd.grad(loss, list(w.values()), create_graph=True)
         self.apply("student", gradients, t)
         g_after, meta_loss = self.clean_gradient(meta)

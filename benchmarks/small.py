@@ -84,13 +84,18 @@ def add(file: Path, row: pd.DataFrame, label: str, config: Config) -> None:
 def missing(name: str, runs: list[Named], folders: list[Path]) -> list[Named]:
     """Those that have a row nowhere; where another table has one, that of the last folder gets a copy."""
     there, left = rows_there(folders), []
-    own = {digest for folder in folders for digest in read(folder / f"{name}.csv").get("digest", ())}
+    own = {pair for folder in folders for pair in _pairs(read(folder / f"{name}.csv"))}
     for label, config in runs:
         if config.digest not in there.index:
             left.append((label, config))
-        elif config.digest not in own:
+        elif (label, config.digest) not in own:
             add(folders[-1] / f"{name}.csv", there.loc[[config.digest]], label, config)
     return left
+
+
+def _pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Names, which are empty where a table has none, and digests."""
+    return list(zip(rows.get("name", [""] * len(rows)), rows.get("digest", ()), strict=True))
 
 
 Job = tuple[str, str, Config]  # the table's name, the row's, and what is run

@@ -6,8 +6,7 @@
 
 Variants take turns within each repeat, so that a machine that slows down slows them all. Times are medians over
 repeats with the interquartile range; peak memory is that of a fresh process per variant (CPU: growth of the
-resident set over the built networks; CUDA: the allocator's peak). Costs are per noisy batch. ``higher`` and
-``torchopt`` take part if they are installed.
+resident set over the built networks; CUDA: the allocator's peak). Costs are per noisy batch.
 """
 
 import argparse
@@ -17,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,19 +55,18 @@ def _variants(args) -> Variants:
     return growth_variants(args) if args.ks else step_variants(args)
 
 
-def _peak(args, name: str, queue) -> None:
+def _peak(args, name: str) -> int:
     torch.set_num_threads(args.threads)
     function, _ = _variants(args)[name]()
     if args.device.startswith("cuda"):
         before = torch.cuda.memory_allocated()
         function()
-        queue.put(torch.cuda.max_memory_allocated() - before)
-        return
+        return torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark becomes the present resident set
     before = _high_water()
     function()
     function()  # momentum is there from the second call on
-    queue.put(_high_water() - before)
+    return _high_water() - before
 
 
 def _high_water() -> int:
@@ -80,13 +79,8 @@ def peak_memory(args, name: str) -> float:
     system cannot tell (it needs Linux or CUDA)."""
     if not args.device.startswith("cuda") and not Path("/proc/self/clear_refs").exists():
         return float("nan")
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_peak, args=(args, name, queue))
-    process.start()
-    value = queue.get()
-    process.join()
-    return value / 2**20
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(_peak, args, name).result() / 2**20
 
 
 def by_execution(

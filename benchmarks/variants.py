@@ -1,6 +1,5 @@
 """What the benchmarks time: whole steps and their parts, on fixed random images."""
 
-import importlib
 import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ from emlc_lib.core.meta_gradient import (
     InnerStep,
     batch_statistics_only,
     clean_gradient,
-    forward_mode,
+    log_prob_jvp,
     parameters_of,
 )
 from emlc_lib.core.teacher import build_teacher
@@ -121,21 +120,16 @@ def graphed(args, **changes) -> Callable[[], Built]:
     return make
 
 
-def through_the_updates(args, k: int, how: str) -> Callable[[], Built]:
+def through_the_updates(args, k: int) -> Callable[[], Built]:
     """The same by autograd through the student's k updates."""
-    return lambda: (ThroughTheUpdates(args, k, how), k)
+    return lambda: (ThroughTheUpdates(args, k), k)
 
 
 class ThroughTheUpdates:
-    """The same k steps with the meta-gradient by autograd through the student's k updates, momentum included.
+    """The same k steps with the meta-gradient by autograd through the student's k updates, momentum included."""
 
-    The usual way, in three implementations: ``autograd`` by hand, and the libraries ``higher`` and ``torchopt``.
-    """
-
-    def __init__(self, args, k: int, how: str):
+    def __init__(self, args, k: int):
         self.method, self.k = build(args, EMLC), k
-        self.run = {"autograd": self._by_hand, "higher": self._higher, "torchopt": self._torchopt}[how]
-        self.library = None if how == "autograd" else importlib.import_module(how)
         self.velocity: dict[str, torch.Tensor] = {}
 
     def __call__(self) -> None:
@@ -148,23 +142,16 @@ class ThroughTheUpdates:
         )
         teacher = method.optimisers["teacher"]
         teacher.zero_grad(set_to_none=True)
-        self.run(noisy, clean, objective)
+        self._backward(noisy, clean, objective)
         teacher.step()
 
-    def _inner(self, noisy, student) -> torch.Tensor:
-        corrected = self.method.teacher(noisy.x, noisy.given)
-        return soft_cross_entropy(student(noisy.x), corrected.soft_labels)
-
-    def _backward(self, loss) -> None:
-        loss.backward(inputs=list(self.method.teacher.parameters()))
-
-    def _by_hand(self, noisy, clean, objective) -> None:
-        student, config = self.method.student, self.method.config
-        params = dict(student.named_parameters())
-        velocity = self.velocity
+    def _backward(self, noisy, clean, objective) -> None:
+        teacher, student, config = self.method.teacher, self.method.student, self.method.config
+        params, velocity = dict(student.named_parameters()), self.velocity
         with batch_statistics_only(student):
             for _ in range(self.k):
-                loss = self._inner(noisy, lambda x, params=params: functional_call(student, params, (x,)))
+                logits = functional_call(student, params, (noisy.x,))
+                loss = soft_cross_entropy(logits, teacher(noisy.x, noisy.given).soft_labels)
                 grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
                 moved = {}
                 for (name, p), g in zip(params.items(), grads, strict=True):
@@ -172,43 +159,11 @@ class ThroughTheUpdates:
                     moved[name] = p - config.lr * velocity[name]
                 params = moved
             meta = F.cross_entropy(functional_call(student, params, (clean.x,)), clean.labels)
-        self._backward(objective + meta)
+        (objective + meta).backward(inputs=list(teacher.parameters()))
         self.velocity = {name: v.detach() for name, v in velocity.items()}
         with torch.no_grad():
             for name, p in student.named_parameters():
                 p.copy_(params[name])
-
-    def _higher(self, noisy, clean, objective) -> None:
-        student, optimiser = self.method.student, self.method.optimisers["student"]
-        with self.library.innerloop_ctx(student, optimiser) as (functional, inner):
-            for _ in range(self.k):
-                inner.step(self._inner(noisy, functional))
-            self._backward(objective + F.cross_entropy(functional(clean.x), clean.labels))
-            with torch.no_grad():
-                for p, moved in zip(student.parameters(), functional.parameters(), strict=True):
-                    p.copy_(moved)
-
-    def _torchopt(self, noisy, clean, objective) -> None:
-        student, config = self.method.student, self.method.config
-        if not hasattr(self, "_optimiser"):
-            self._optimiser = self.library.MetaSGD(student, lr=config.lr, momentum=config.momentum)
-        for _ in range(self.k):
-            self._optimiser.step(self._inner(noisy, student))
-        self._backward(objective + F.cross_entropy(student(clean.x), clean.labels))
-        self.library.stop_gradient(student)
-        self.library.stop_gradient(self._optimiser)
-
-
-def available(libraries=("higher", "torchopt")) -> list[str]:
-    """Which of the comparison libraries can be imported; they are no dependencies of this project."""
-    found = []
-    for name in libraries:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue
-        found.append(name)
-    return found
 
 
 def step_variants(args) -> Variants:
@@ -225,8 +180,7 @@ def step_variants(args) -> Variants:
     }
     if args.device.startswith("cuda"):
         variants["EMLC k=1, one CUDA graph"] = graphed(args)
-    for how in ["autograd", *available()]:
-        variants[f"through the update by {how}, k=1"] = through_the_updates(args, 1, how)
+    variants["through the update by autograd, k=1"] = through_the_updates(args, 1)
     return variants
 
 
@@ -270,7 +224,7 @@ def growth_variants(args) -> Variants:
         variants[f"EMLC k={k}"] = emlc(args, k, share_primal=False)
         variants[f"EMLC, teacher recomputed k={k}"] = emlc(args, k, share_primal=False, teacher_pass="recomputed")
         variants[f"EMLC, exact k={k}"] = emlc(args, k, meta_weights="exact", teacher_pass="recomputed")
-        variants[f"through the updates k={k}"] = through_the_updates(args, k, "autograd")
+        variants[f"through the updates k={k}"] = through_the_updates(args, k)
     return variants
 
 
@@ -301,7 +255,7 @@ def parts(args) -> dict[str, Built]:
         "  teacher's update": (method.optimisers["teacher"].step, 1),
         "  forward mode, primal shared": (lambda: taped.log_prob_jvp(student, step, g_w), 1),
         "  forward mode, primal again": (lambda: taped.log_prob_jvp(student, again, g_w), 1),
-        "  forward mode, torch.func.jvp": (lambda: forward_mode(student, params, noisy.x, g_w), 1),
+        "  forward mode, torch.func.jvp": (lambda: log_prob_jvp(student, again, g_w), 1),
         "  double backward instead": (lambda: double_backward_jvp(student, step, g_w), 1),
     }
 

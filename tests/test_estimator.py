@@ -338,6 +338,16 @@ class TestSources:
         back = EMLCClassifier.load(tmp_path / "e.safetensors")
         assert back.predict(x).dtype == estimator.predict(x).dtype == y.dtype
 
+    def test_what_a_gpu_has_trained_is_loaded_without_one(self, tmp_path):
+        estimator = EMLCClassifier(**TINY, device="cpu").fit(GOOD, CLEAN)
+        before = estimator.predict_proba(GOOD[0])
+        on_gpu = {"device": "cuda", "precision": "tf32", "cuda_graph": True}
+        estimator.config_ = estimator.config_.model_copy(update=on_gpu)
+        estimator.save(tmp_path / "e.safetensors")
+        back = EMLCClassifier.load(tmp_path / "e.safetensors", device="cpu")
+        assert (back.config_.device, back.config_.precision) == ("cpu", "tf32")
+        assert np.array_equal(back.predict_proba(GOOD[0]), before)
+
     def test_tiny_sets_get_smaller_batches_and_more_epochs(self):
         estimator = EMLCClassifier(start_steps=1, patience=1, lr=1e-6).fit(small(6), small(4, seed=1))
         assert (estimator.config_.batch_size, estimator.config_.clean_batch_size) == (6, 4)

@@ -39,17 +39,15 @@ def meta_gradients(seen):
     return [flat(gradients) for name, _, gradients in seen if name == "corrector"]
 
 
-def halves(clean, mix):
+def halves(clean):
     """The meta-objective's part of a clean batch, and the student's."""
-    m = len(clean.labels) // 2 if mix else len(clean.labels)
+    m = len(clean.labels) // 2
     return CleanBatch(clean.x[:m], clean.labels[:m]), CleanBatch(clean.x[m:], clean.labels[m:])
 
 
 def student_loss(student, w, q, x, own):
     """The student's loss, weighed by samples as the sum over both batches divided by their number."""
     noisy = -(q * F.log_softmax(functional_call(student, w, (x,)), 1)).sum()
-    if not len(own.labels):
-        return noisy / len(x)
     clean = F.cross_entropy(functional_call(student, w, (own.x,)), own.labels, reduction="sum")
     return (noisy + clean) / (len(x) + len(own.labels))
 
@@ -58,7 +56,7 @@ def through_the_update(built, t, *, momentum=0.0, weight_decay=0.0, buffers=None
     """d(clean loss after the student's step)/d(alpha) by autograd through the step, MLC's networks as they are."""
     student, corrector = stateless(built.student), built.corrector
     batch, config = built.batches.noisy(t), built.config
-    meta, own = halves(built.batches.clean(t, config.clean_batch_size), config.mlc_mix_clean)
+    meta, own = halves(built.batches.clean(t, config.clean_batch_size))
     w = {n: p.detach().clone().requires_grad_() for n, p in student.named_parameters()}
     features = student.features(batch.x).detach()
     loss = student_loss(student, w, corrector(features, batch.given), batch.x, own)
@@ -72,9 +70,8 @@ def through_the_update(built, t, *, momentum=0.0, weight_decay=0.0, buffers=None
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
-@pytest.mark.parametrize("mix", [True, False])
-def test_one_step_is_exact(kind, mix):
-    built, seen = method(kind, mlc_mix_clean=mix)
+def test_one_step_is_exact(kind):
+    built, seen = method(kind)
     for t in range(2):
         expected = through_the_update(built, t)
         built.step(t)
@@ -96,7 +93,7 @@ def test_the_look_ahead_is_the_students_real_step():
 def test_the_students_step_is_sgd_on_the_corrected_labels():
     built, _ = method(momentum=0.9)
     student, corrector = copy.deepcopy(built.student), copy.deepcopy(built.corrector)
-    batch, own = built.batches.noisy(0), halves(built.batches.clean(0, 6), True)[1]
+    batch, own = built.batches.noisy(0), halves(built.batches.clean(0, 6))[1]
     log = built.step(0)
     w = dict(student.named_parameters())
     q = corrector(student.features(batch.x), batch.given).detach()
@@ -107,7 +104,7 @@ def test_the_students_step_is_sgd_on_the_corrected_labels():
         torch.testing.assert_close(new, p - LR * g, rtol=1e-9, atol=1e-12)
     assert log["student_loss"].item() == pytest.approx(loss.item(), rel=1e-12)
     # What is logged as the meta-objective is the clean loss after the step.
-    meta = halves(built.batches.clean(0, 6), True)[0]
+    meta = halves(built.batches.clean(0, 6))[0]
     after = F.cross_entropy(built.student(meta.x), meta.labels)
     assert log["meta_loss"].item() == pytest.approx(after.item(), rel=1e-12)
 
@@ -129,7 +126,7 @@ def dense(built, steps, curvature):
     carried = None
     for t in range(steps):
         batch = built.batches.noisy(t)
-        meta, own = halves(built.batches.clean(t, config.clean_batch_size), config.mlc_mix_clean)
+        meta, own = halves(built.batches.clean(t, config.clean_batch_size))
         hidden = {n.removeprefix("features."): v for n, v in unflat(w).items() if n.startswith("features.")}
         features = functional_call(student.features, hidden, (batch.x,)).detach()
 
@@ -156,16 +153,15 @@ def dense(built, steps, curvature):
     return carried
 
 
-@pytest.mark.parametrize("mix", [True, False])
-def test_the_discounted_meta_gradient_of_three_steps(mix):
-    built, seen = method("smooth", k=3, mlc_mix_clean=mix)
+def test_the_discounted_meta_gradient_of_three_steps():
+    built, seen = method("smooth", k=3)
     expected = dense(built, 3, "identity")
     for t in range(3):
         built.step(t)
     (value,) = meta_gradients(seen)
     assert relative_error(value, expected) < 1e-9
     # With the curvature as it is, it would be another.
-    assert relative_error(value, dense(method("smooth", k=3, mlc_mix_clean=mix)[0], 3, "exact")) > 1e-3
+    assert relative_error(value, dense(method("smooth", k=3)[0], 3, "exact")) > 1e-3
 
 
 def test_the_lcn_moves_every_k_steps_and_its_meta_gradient_starts_again_from_zero():

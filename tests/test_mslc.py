@@ -49,13 +49,13 @@ def fill(built, seed=5):
     built.memory.labels.copy_((2 * logits).softmax(1))
 
 
-def labels_by_loop(corrector, memory, batch, probs, soft):
+def labels_by_loop(corrector, memory, batch, probs):
     """Eq. 8 sample by sample: what is trained on, and what is kept; differentiable in the corrector."""
     trained, kept = [], []
     for i, y, p in zip(batch.index.tolist(), batch.given.tolist(), probs, strict=True):
         z = memory[i]
         given = torch.eye(4, dtype=p.dtype)[y]
-        old, now = (z, p) if soft else (torch.eye(4, dtype=p.dtype)[v.argmax()] for v in (z, p))
+        old, now = (torch.eye(4, dtype=p.dtype)[v.argmax()] for v in (z, p))
         a = corrector.given(-p[y].log().reshape(1, 1))[0]
         b = corrector.previous(-(old * p.log()).sum().reshape(1, 1))[0]
         trained.append(a * given + (1 - a) * (b * old + (1 - b) * now))
@@ -63,12 +63,12 @@ def labels_by_loop(corrector, memory, batch, probs, soft):
     return torch.stack(trained), torch.stack(kept)
 
 
-def through_the_virtual_step(built, t, soft):
+def through_the_virtual_step(built, t):
     """d(clean loss after a plain SGD step)/d(theta), by autograd through that step."""
     student, batch, clean = stateless(built.student), built.batches.noisy(t), built.batches.clean(t, 6)
     w = {n: p.detach().clone().requires_grad_() for n, p in student.named_parameters()}
     logits = functional_call(student, w, (batch.x,))
-    q, _ = labels_by_loop(built.corrector, built.memory.labels, batch, logits.detach().softmax(1), soft)
+    q, _ = labels_by_loop(built.corrector, built.memory.labels, batch, logits.detach().softmax(1))
     grads = torch.autograd.grad(cross_entropy(q, logits), list(w.values()), create_graph=True)
     new = {n: p - LR * g for (n, p), g in zip(w.items(), grads, strict=True)}
     loss = F.cross_entropy(functional_call(student, new, (clean.x,)), clean.labels)
@@ -77,30 +77,28 @@ def through_the_virtual_step(built, t, soft):
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
-@pytest.mark.parametrize("soft", [True, False])
-def test_the_meta_gradient_is_exact(kind, soft, shared):
+def test_the_meta_gradient_is_exact(kind, shared):
     """Momentum is in the student's real steps and not in the virtual ones, so the second step tells them apart."""
-    built = method(kind, mslc_soft_targets=soft, share_primal=shared)
+    built = method(kind, share_primal=shared)
     fill(built)
     assert (built.recorded(built.batches.noisy(0).x)[1] is not None) == shared
     for t in range(3):
-        expected, loss = through_the_virtual_step(built, t, soft)
+        expected, loss = through_the_virtual_step(built, t)
         log = built.step(t)
         value = flat([p.grad for p in built.corrector.parameters()])
         assert relative_error(value, expected) < 1e-9
         assert log["meta_loss"].item() == pytest.approx(loss, rel=1e-9)
 
 
-@pytest.mark.parametrize("soft", [True, False])
-def test_the_real_step_and_the_memory_have_the_labels_of_the_updated_corrector(soft):
-    built = method(mslc_soft_targets=soft, mslc_lr=0.1)
+def test_the_real_step_and_the_memory_have_the_labels_of_the_updated_corrector():
+    built = method(mslc_lr=0.1)
     fill(built)
     student, memory = copy.deepcopy(built.student), built.memory.labels.clone()
     stale = copy.deepcopy(built.corrector)
     batch = built.batches.noisy(0)
     log = built.step(0)
     logits = student(batch.x)
-    q, kept = labels_by_loop(built.corrector, memory, batch, logits.detach().softmax(1), soft)
+    q, kept = labels_by_loop(built.corrector, memory, batch, logits.detach().softmax(1))
     loss = cross_entropy(q.detach(), logits)
     grads = torch.autograd.grad(loss, list(student.parameters()))
     for p, g, new in zip(student.parameters(), grads, built.student.parameters(), strict=True):
@@ -111,7 +109,7 @@ def test_the_real_step_and_the_memory_have_the_labels_of_the_updated_corrector(s
     others = [i for i in range(N) if i not in batch.index.tolist()]
     assert torch.equal(built.memory.labels[others], memory[others])
     # With the labels of the corrector before its update these would be other numbers.
-    before, _ = labels_by_loop(stale, memory, batch, logits.detach().softmax(1), soft)
+    before, _ = labels_by_loop(stale, memory, batch, logits.detach().softmax(1))
     assert abs(cross_entropy(before, logits).item() - loss.item()) > 1e-4
     # The logged gate is a, of the same labels: sums over right and wrong ones.
     a = built.corrector.given(F.cross_entropy(logits, batch.given, reduction="none").unsqueeze(1))
@@ -119,7 +117,7 @@ def test_the_real_step_and_the_memory_have_the_labels_of_the_updated_corrector(s
 
 
 def test_a_prediction_as_its_own_soft_label_has_no_gradient():
-    """Why eq. 8 with probabilities was not made the default: p's part of the label teaches the student nothing."""
+    """Why eq. 8 is not followed with probabilities: p's part of the label teaches the student nothing."""
     student, x = (
         method().student,
         torch.randn(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
@@ -154,10 +152,9 @@ def test_the_first_part_is_cross_entropy_and_remembers_predictions():
     assert "meta_loss" in built.step(60)
 
 
-@pytest.mark.parametrize("soft", [True, False])
-def test_both_passes_train_to_the_same_networks(soft):
+def test_both_passes_train_to_the_same_networks():
     """6 steps in float64; 1e-6 since Adam divides small gradients by themselves, and steps amplify."""
-    runs = [method("conv", cls, mslc_soft_targets=soft) for cls in (MSLCByDoubleBackward, MSLC)]
+    runs = [method("conv", cls) for cls in (MSLCByDoubleBackward, MSLC)]
     for t in range(6):
         for built in runs:
             built.step(t)

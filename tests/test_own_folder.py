@@ -186,6 +186,17 @@ def test_a_mistake_stops_the_notebook_before_it_reads_an_image(tmp_path):
     assert not (tmp_path / "corrected.csv").exists()
 
 
+def test_a_table_is_read_once(tmp_path):
+    """So that it can come from another program: ``--verified <(...)``."""
+    Image.new("L", (4, 4)).save(tmp_path / "1.png")
+    reading, writing = os.pipe()
+    os.write(writing, b"path,corrected_label,verified\n1.png,a,True\n")
+    os.close(writing)
+    found = read_labels(f"/dev/fd/{reading}", tmp_path)
+    os.close(reading)
+    assert (found.names, list(found.labels)) == (["1.png"], ["a"])
+
+
 class TestLinks:
     @pytest.fixture
     def folder(self, tmp_path):
@@ -201,6 +212,11 @@ class TestLinks:
         given = read_given(folder)
         assert given.names == ["a/1.png", "a/2.png", "b/3.png", "b/4.png", "b/link.png"]
         assert list(given.labels) == list("aabbb")
+
+    def test_a_folder_that_is_there_twice_is_refused(self, folder):
+        (folder / "0").symlink_to(folder / "b")
+        with pytest.raises(InputError, match=r"photos/0 and .*photos/b are the same folder"):
+            read_given(folder)
 
     def test_verified_ones_are_known_under_the_same_names(self, folder, tmp_path):
         (tmp_path / "checked.csv").write_text(f"path,label\na/1.png,a\n{folder}/b/link.png,b\n")

@@ -119,7 +119,7 @@ def short(monkeypatch, tmp_path):
         return grid([0.5], tables[name], [1], [0], **options, **common)
 
     def named(name, starts, begun, searched, **common):
-        for label, changes in {"as it is": {}, "no meta term": {"meta_term": False}}.items():
+        for label, changes in {"as it is": {}, "the same": {}, "no meta term": {"meta_term": False}}.items():
             yield from (
                 (label, config) for config in grid([0.5], ["emlc"], [1], [0], **options, **changes, **common)
             )
@@ -140,7 +140,7 @@ def test_tables_have_copies_of_rows_that_others_have(short, tmp_path):
     plain, one, other = (
         read(tmp_path / name) for name in ("after/second.csv", "together/named.csv", "after/named.csv")
     )
-    assert sorted(one["name"]) == sorted(other["name"]) == ["as it is", "no meta term"]
+    assert sorted(one["name"]) == sorted(other["name"]) == ["as it is", "no meta term", "the same"]
     assert one.sort_values("name").to_dict("list") == other.sort_values("name").to_dict("list")
     copied = other[other["name"] == "as it is"].drop(columns=["name", "meta_weights"])
     assert copied.to_dict("records") == plain[plain["method"] == "emlc"].to_dict("records")

@@ -25,9 +25,9 @@ from emlc_lib.training.trainer import CHECKPOINT, train
         {"splits": "released", "n_noisy": 500}, {"autoaugment": False}, {"teacher_features": "student"},
         {"label_embedding": False}, {"leave_out_given": True},
         {"noise_type": "asymmetric", "noise": 0.4, "asymmetric_map": "random"}, {"method": "mlc"},
-        {"method": "mlc", "k": 3}, {"method": "mlc", "mlc_mix_clean": False},
+        {"method": "mlc", "k": 3},
         {"method": "mslc", "mslc_plain_share": 0.5},
-        {"method": "mslc", "mslc_plain_share": 0.0, "mslc_soft_targets": True}, {"method": "mwnet"},
+        {"method": "mslc", "mslc_plain_share": 0.0}, {"method": "mwnet"},
         {"method": "mlnt", "mlnt_sets": 2}, {"method": "fasten"}, {"method": "dividemix", "n_noisy": 320},
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ import click
 from ..data.datasets import DATASETS, load_dataset
 from ..experiments.pretraining import pretrain_and_store, provide
 from ..networks.pretrain_config import DEFAULTS, PretrainConfig, make_pretrain_config
+from ..networks.weights import shipped_weights_file
 from ..runtime.files import writable_folder
 from ..runtime.parameters import ConfigError
 from .parameters import Described, PathOf, allowed, flat, given
@@ -42,6 +43,8 @@ def command(parameters, out):
     source = config.dataset, config.model, config.device
     usual = make_pretrain_config(dataset=config.dataset, model=config.model, device=config.device)
     if config == usual:
+        if out is not None and shipped_weights_file(config.dataset, config.model).is_file():
+            raise ConfigError("--out: these weights come with the package; without it their path is printed")
         print(provide(*source, folder=out))
         return
     if out is None:

@@ -93,20 +93,14 @@ def clean_gradient(
     return dict(zip(params, grads, strict=True)), loss.detach()
 
 
-def forward_mode(
-    student: nn.Module, params: Params, x: Float[Tensor, "n ..."], direction: Params
-) -> Float[Tensor, "n C"]:
-    """J_w(log p_w(.|x_i)) direction at ``params``, by one forward-mode pass over images x."""
-    with batch_statistics_only(student), torch.no_grad():
-        _, v = jvp(
-            lambda params: F.log_softmax(functional_call(student, params, (x,)), 1), (params,), (direction,)
-        )
-    return v
-
-
 def log_prob_jvp(student: nn.Module, step: InnerStep, direction: Params) -> Float[Tensor, "n C"]:
-    """v_i = J_w(log p_w(.|x_i)) direction at the parameters of ``step``: :func:`forward_mode`."""
-    return forward_mode(student, step.params, step.x, direction)
+    """v_i = J_w(log p_w(.|x_i)) direction at the parameters of ``step``, by one forward-mode pass."""
+
+    def log_probs(params: Params) -> Tensor:
+        return F.log_softmax(functional_call(student, params, (step.x,)), 1)
+
+    with batch_statistics_only(student), torch.no_grad():
+        return jvp(log_probs, (step.params,), (direction,))[1]
 
 
 def lookahead_weights(

@@ -20,7 +20,7 @@ from ..runtime.checkpoint import CheckpointError, read_checkpoint, restore, save
 from ..runtime.parameters import ConfigError, readable
 from ..training.config import from_values
 from ..training.correction import correction_frame, corrections, issues_frame
-from ..training.evaluation import EVALUATION_BATCH, predict
+from ..training.evaluation import predict
 from ..training.presets import usable_device
 from ..training.start import placed
 from ..training.trainer import train
@@ -45,13 +45,15 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         method: ``emlc``, the paper's, or ``emlc_consistent``, an extension whose teacher learns from the noisy
             images without their labels, too (:mod:`emlc_lib.methods.emlc_consistent`), in 1.2 times the time, and
             was better on photographs with people's labels (``15_which_information``).
-        model: ``small_cnn`` (about 8x8 pixels), ``resnet_narrow`` (for CPUs), ``resnet34``, ``resnet50`` (about
-            32x32), ``torchvision:NAME`` with NAME one of :data:`emlc_lib.estimator.features.TORCHVISION` (about
-            224x224); ``auto`` is ``small_cnn`` up to 12 pixels, else ``resnet_narrow``.
+        model: ``small_cnn`` (about 8x8 pixels), ``resnet_narrow``, ``resnet_small`` (for CPUs), ``resnet34``,
+            ``resnet50`` (about 32x32), ``torchvision:NAME`` with NAME one of
+            :data:`emlc_lib.estimator.features.TORCHVISION` (about 224x224); ``auto`` is ``small_cnn`` up to 12
+            pixels, else ``resnet_narrow``.
         start: the first weights of the feature extractors. ``random``; ``pretrain``: SimCLR on the images of both
-            sets, without labels; ``shipped``: SimCLR weights of the narrow ResNet that come with this package;
-            ``published``: torchvision's, downloaded on first use; or the path of a safetensors file that
-            ``04_pretrain_simclr`` wrote. ``auto`` is ``published`` for torchvision's models, else ``random``.
+            sets, without labels; ``shipped``: CIFAR-10's SimCLR weights of ``resnet_narrow`` and ``resnet_small``,
+            which come with this package; ``published``: torchvision's, downloaded on first use; or the path of a
+            safetensors file that ``04_pretrain_simclr`` wrote. ``auto`` is ``published`` for torchvision's models,
+            else ``random``.
         image_size: side in pixels to which all images are resized; None keeps the size of arrays, and takes 32 for
             files (224 with torchvision's models).
         classes: all labels that may occur, strings or integers; None takes those of the noisy set.
@@ -156,7 +158,9 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         student, teacher = copy.deepcopy(trained.method.reported), trained.method.teacher
         student.load_state_dict(trained.best_student)
         self._set(config, model, sets.classes, size, channels, spec.constants, student, teacher)
-        self.history_ = _history(trained.epochs)
+        # The true labels are unknown: what depends on them says nothing.
+        blind = ["recovery_all", "recovery_wrong", "confirmed_wrong", "gate_right", "gate_wrong"]
+        self.history_ = trained.epochs.drop(columns=blind)
         self.best_epoch_ = trained.best_epoch
         self._names = sets.noisy.names
         self._correction = self._correct(pixels[0], sets.noisy.labels)
@@ -175,10 +179,8 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "classes_")
         pixels = as_images(X, "X", labelled=False).pixels(self.image_size_, self.channels_, show=self.verbose)
-        device = self.config_.device
-        scale = on_device(self._constants, device)
-        logits = [predict(self.student_, part.to(device), scale).cpu() for part in pixels.split(EVALUATION_BATCH)]
-        return torch.cat(logits).double().softmax(1).numpy()
+        logits = predict(self.student_, pixels, on_device(self._constants, self.config_.device))
+        return logits.cpu().double().softmax(1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
         """The student's classes, (n,); see :meth:`predict_proba`."""
@@ -262,9 +264,10 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
         self = cls(**saved["params"])
         self.device = self.device if device is None else device
         try:
-            config = from_values(saved["config"] | {"device": usable_device(self.device)})
+            config = from_values(saved["config"])  # for the device that it was trained on
         except ValidationError as error:
             raise CheckpointError(f"{path} was written by another version: {readable(error)}") from None
+        config = config.model_copy(update={"device": usable_device(self.device)})
         classes = np.array(saved["classes"], dtype=saved["classes_type"])
         networks = empty_networks(saved["model"], saved["channels"], len(classes), config)
         restore(tensors, dict(zip(("student", "teacher"), networks, strict=True)), {})
@@ -299,8 +302,3 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
     def _correct(self, pixels: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
         given, device = codes(labels, self.classes_), self.config_.device
         return corrections(self.student_, self.teacher_, pixels, given, self._constants, device)
-
-
-def _history(epochs: pd.DataFrame) -> pd.DataFrame:
-    # The true labels are unknown: what depends on them says nothing.
-    return epochs.drop(columns=["recovery_all", "recovery_wrong", "confirmed_wrong", "gate_right", "gate_wrong"])

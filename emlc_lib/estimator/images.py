@@ -159,12 +159,15 @@ def read_labels(
             is neither True nor False.
     """
     folder = Path(folder)
-    columns = {name.lower() for name in read_table(file, parameter)}
-    if gone_through and {"corrected_label", "verified"} <= columns and "label" not in columns:
-        table = read_table(file, parameter, ("path", "corrected_label", "verified"))
+    was_corrected = ("path", "corrected_label", "verified")
+
+    def needed(columns: set[str]) -> tuple[str, ...]:
+        own = gone_through and columns.issuperset(was_corrected[1:]) and "label" not in columns
+        return was_corrected if own else ("path", "label")
+
+    table = read_table(file, parameter, needed)  # as text: a class may be called NA or 007
+    if "label" not in table:
         table = table[_booleans(table["verified"], file, parameter)].rename(columns={"corrected_label": "label"})
-    else:
-        table = read_table(file, parameter, ("path", "label"))  # as text: a class may be called NA or 007
     if table.empty:
         raise InputError(f"{parameter}: {file} names no image")
     labels: dict[str, str] = {}
@@ -195,22 +198,22 @@ def _booleans(cells: pd.Series, file: str | Path, parameter: str) -> pd.Series:
 
 
 def _below(folder: Path, parameter: str) -> Iterator[Path]:
-    """All that is below the folder, also through links to folders; each is entered once, hidden ones are not.
+    """All that is below the folder, also through links to folders, but for those that lead back and hidden ones.
 
     Raises:
-        InputError: a folder cannot be read.
+        InputError: a folder cannot be read, or is there twice, by a link.
     """
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{parameter}: {error.filename} cannot be read ({error.strerror})")
 
-    seen = set()
+    seen: dict[str, str] = {}
     for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        seen.add(os.path.realpath(root))
-        folders[:] = sorted(
-            name for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(root, name)) not in seen
-        )  # fmt: skip
+        real = os.path.realpath(root)
+        if (other := seen.setdefault(real, root)) != root:
+            raise InputError(f"{parameter}: {other} and {root} are the same folder, by a link")
+        targets = {name: os.path.realpath(os.path.join(root, name)) for name in sorted(folders) if name[0] != "."}
+        folders[:] = [name for name, target in targets.items() if os.path.commonpath([target, real]) != target]
         yield from (Path(root) / name for name in [*folders, *files])
 
 

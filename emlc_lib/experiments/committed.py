@@ -15,9 +15,12 @@ class Tables:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._read: dict[str, pd.DataFrame] = {}
 
     def __call__(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.folder / f"{name}.csv")
+        if name not in self._read:
+            self._read[name] = pd.read_csv(self.folder / f"{name}.csv")
+        return self._read[name]
 
     def of(self, table: str, column: str, /, **where) -> pd.Series:
         """A column in percent by seed, of the rows with these values."""

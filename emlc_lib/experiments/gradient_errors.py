@@ -100,8 +100,8 @@ def gradient_errors(
         epochs: stop after so many; None trains to the end.
 
     Returns:
-        One row per update and kind: ``step`` (from 1), ``kind``, ``cosine``, ``relative_error``, ``scale`` (length
-        over the exact one's).
+        One row per update and kind: ``seed``, ``step`` (from 1), ``kind``, ``cosine``, ``relative_error``,
+        ``scale`` (length over the exact one's).
 
     Raises:
         ConfigError: another method, k = 1, no meta term, or another teacher pass.
@@ -117,7 +117,7 @@ def gradient_errors(
         network.train()
     for t in progress(range(total), total=total, desc="meta-gradients", show=show):
         method.step(t)
-    return pd.DataFrame(method.rows)
+    return pd.DataFrame([{"seed": config.seed, **row} for row in method.rows])
 
 
 def gradient_means(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """What the notebooks share: checked parameters, an announcement of the run, saved figures, committed tables."""
 
 import ast
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from ..runtime.files import as_path, writable_folder, write_atomically
 from ..runtime.parameters import ConfigError, check_options, refuse_unknown
 from ..runtime.places import REPOSITORY
 from ..runtime.provenance import provenance
-from ..runtime.user_tables import read_table
 from ..training.config import Config
 from ..training.presets import make_config
 from .runs import is_finished
@@ -157,14 +155,18 @@ def committed_table(
     """
     for path in (as_path(name, parameter), REPOSITORY / "figures" / name):
         if path.is_file():
-            table = read_table(path, parameter, needed, strip=False)
+            try:
+                table = pd.read_csv(path)
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"{parameter}: {path} cannot be read as CSV ({error})") from None
+            if missing := [column for column in needed if column not in table]:
+                raise ConfigError(f"{parameter}: {path} has no column {missing[0]!r}; it needs {','.join(needed)}")
             if table.empty:
                 raise ConfigError(f"{parameter}: {path} has no rows")
             for column, values in (rows or {}).items():
-                lacking = [value for value in values if value not in set(table[column].str.strip())]
-                if lacking:
+                if lacking := [value for value in values if value not in set(table[column])]:
                     raise ConfigError(f"{parameter}: {path} has no row whose {column} is {lacking[0]!r}")
-            return pd.read_csv(io.StringIO(table.to_csv(index=False)))
+            return table
     raise ConfigError(f"{parameter}: {name} is neither a file nor a table in the repository's figures/")
 
 

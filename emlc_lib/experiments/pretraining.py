@@ -130,7 +130,8 @@ def obtain(
     file = start_weights_file(config.dataset, config.model, folder=root)
     if config == usual and not retrain:
         provide(config.dataset, config.model, config.device, folder=root, images=images, show=show)
-    described = json.loads(file.with_suffix(".json").read_text()) if file.is_file() else {}
+    card = file.with_suffix(".json")
+    described = json.loads(card.read_text()) if file.is_file() and card.is_file() else {}
     same = _without_precision if config.precision == usual.precision else dict
     if not retrain and same(described.get("config", {})) == same(comparable(config)):
         features, _ = untrained(config, images.train_images.shape[1])

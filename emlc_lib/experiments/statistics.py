@@ -48,11 +48,17 @@ class Difference(NamedTuple):
         """The seeds with which this mean and spread would be clear; None where there is no spread to go by."""
         if self.n < 2 or not self.mean:
             return None
-        return next((n for n in range(2, 10_000) if abs(self.mean) > _half(self.std, n)), None)
+        n = np.arange(2, 10_000)
+        enough = abs(self.mean) > _half(self.std, n)
+        return int(n[enough][0]) if enough.any() else None
+
+    @property
+    def interval(self) -> str:
+        """Mean and half of the interval, in words."""
+        return f"{self.mean:+.2f}" + (f" ± {self.half:.2f}" if self.n > 1 else "")
 
     def __str__(self) -> str:
-        half = f" ± {self.half:.2f}" if self.n > 1 else ""
-        return f"{self.mean:+.2f}{half} (n = {self.n}, {self.verdict})"
+        return f"{self.interval} (n = {self.n}, {self.verdict})"
 
 
 def paired(a: pd.Series, b: pd.Series) -> Difference:
@@ -67,7 +73,7 @@ def paired(a: pd.Series, b: pd.Series) -> Difference:
     difference = (a - b).dropna()
     n = len(difference)
     std = float(difference.std())
-    return Difference(float(difference.mean()), _half(std, n), n, std)
+    return Difference(float(difference.mean()), float(_half(std, n)) if n > 1 else float("nan"), n, std)
 
 
 def by_seed(table: pd.DataFrame, column: str, /, **where: object) -> pd.Series:
@@ -117,10 +123,8 @@ def _mean_and_std(mean: float, std: float, digits: int) -> str:
     return f"{mean:.{digits}f}" + ("" if pd.isna(std) else f" ± {std:.{digits}f}")
 
 
-def _half(std: float, n: int) -> float:
-    if n < 2:
-        return float("nan")
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * std / n**0.5)
+def _half(std: float, n: int | np.ndarray) -> float | np.ndarray:
+    return stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * std / n**0.5
 
 
 class Claim(NamedTuple):
@@ -162,8 +166,7 @@ def judged(
     if difference.clear:
         verdict = "holds" if (difference.mean > 0) == above else "fails"
     seeds = difference.seeds_to_decide if verdict == "undecided" else None
-    half = f" ± {difference.half:.2f}" if difference.n > 1 else ""
-    words = f"{difference.mean:+.2f}{half} {unit}, n = {difference.n}"
+    words = f"{difference.interval} {unit}, n = {difference.n}"
     return Claim(claim, where, words, scale, source, verdict, seeds, float(f"{difference.p:.3g}"))
 
 

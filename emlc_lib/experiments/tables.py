@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -125,11 +125,6 @@ def caption(table: pd.DataFrame) -> str:
     low, high = counts.min(), counts.max()
     parts += [f"preset {first['preset']}", f"{low} to {high} seeds" if low < high else f"seeds: {low}"]
     return ", ".join(parts) + f"; {' and '.join(dict.fromkeys(table['hardware']))}, torch {first['torch']}"
-
-
-def concatenated(tables: Mapping[object, pd.DataFrame], key: str) -> pd.DataFrame:
-    """The tables below each other, their names in a column ``key`` in front."""
-    return pd.concat(tables, names=[key]).reset_index(key).reset_index(drop=True)
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,8 +12,8 @@ from ..core.meta_gradient import (
     InnerStep,
     Params,
     clean_gradient,
-    forward_mode,
     k_step_vectors,
+    log_prob_jvp,
     parameters_of,
     surrogate,
 )
@@ -51,7 +51,7 @@ class LookAhead(Method):
     def __init__(self, config, batches, student, teacher):
         super().__init__(config, batches, student, teacher)
         self._taped: TapedForward | None = None
-        self._product = lambda student, step, direction: forward_mode(student, step.params, step.x, direction)
+        self._product = log_prob_jvp
         try:
             self._taped = TapedForward(student, self.context)
             self._product = self._taped.log_prob_jvp

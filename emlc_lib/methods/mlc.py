@@ -21,7 +21,7 @@ What is followed, and where choices had to be made:
 * H_wa is not formed. The code differentiates <grad_w L~, g'> with a second backward pass; here the same numbers
   come from EMLC's Proposition 3, in less time (``benchmarks/double_backward.py`` has the code's way).
 * All published commands halve the clean batch: one half has its cross-entropy in the student's loss, weighed by
-  its number of samples, the other is the meta-objective (``mlc_mix_clean``).
+  its number of samples, the other is the meta-objective.
 * The LCN: an embedding of 64 numbers, two hidden layers of 128 tanh units, softmax; Xavier weights, zero
   biases; Adam (AMSGrad) at 3e-4. The code's commands for CIFAR embed in 128 numbers; its option ``skip``, a
   gate between its output and the given label, is for Clothing1M alone and is not built here.
@@ -42,7 +42,7 @@ from torch.nn import functional as F
 from ..core.losses import soft_cross_entropy
 from ..core.meta_gradient import InnerStep, Params, parameters_of, surrogate
 from ..core.metrics import correction_counts
-from ..data.batches import CleanBatch, NoisyBatch
+from ..data.batches import CleanBatch
 from .look_ahead import LookAhead, LookAheadParameters
 
 
@@ -77,11 +77,6 @@ class MLC(LookAhead, name="mlc", label="MLC", looks_ahead=True, stream=20):
     class Parameters(LookAheadParameters):
         k: int = Field(1, ge=1, le=1000, description="student steps per teacher update (Algorithm 1)")
         mlc_lr: float = Field(3e-4, gt=0, le=1, description="Adam's rate for the label correction network")
-        mlc_mix_clean: bool = Field(
-            True,
-            description="one half of each clean batch trains the student and the other is the meta-objective, as"
-            " in all published commands; False: all of it is the meta-objective",
-        )
 
         @model_validator(mode="after")
         def _has_no_tape(self) -> MLC.Parameters:
@@ -108,15 +103,15 @@ class MLC(LookAhead, name="mlc", label="MLC", looks_ahead=True, stream=20):
     def step(self, t: int) -> dict[str, Tensor]:
         config, student, lr = self.config, self.student, self.config.lr * self.schedule(t)
         batch = self.batches.noisy(t)
-        meta, own = self._parts(self.batches.clean(t, config.clean_batch_size))
+        meta, own = halves(self.batches.clean(t, config.clean_batch_size))
         g_before = self.clean_gradient(meta)[0] if self._carried else None
 
         before = parameters_of(student)
         features, logits = self.embed(batch.x)
         soft_labels = self.corrector(features.detach(), batch.given)
-        share, loss = self._share(batch, own), soft_cross_entropy(logits, soft_labels)
-        if config.mlc_mix_clean:
-            loss = share * loss + (1 - share) * F.cross_entropy(self.logits(own.x), own.labels)
+        share = len(batch.x) / (len(batch.x) + len(own.labels))
+        loss = share * soft_cross_entropy(logits, soft_labels)
+        loss = loss + (1 - share) * F.cross_entropy(self.logits(own.x), own.labels)
         self.apply("student", torch.autograd.grad(loss, list(student.parameters())), t)
 
         g_after, meta_loss = self.clean_gradient(meta)
@@ -136,15 +131,11 @@ class MLC(LookAhead, name="mlc", label="MLC", looks_ahead=True, stream=20):
             "correction": correction_counts(soft_labels.detach(), None, batch.given, batch.true),
         }
 
-    def _parts(self, clean: CleanBatch) -> tuple[CleanBatch, CleanBatch]:
-        """What of a clean batch the meta-objective sees, and what trains the student: halves, or all and none."""
-        half = len(clean.labels) // 2 if self.config.mlc_mix_clean else len(clean.labels)
-        return CleanBatch(clean.x[:half], clean.labels[:half]), CleanBatch(clean.x[half:], clean.labels[half:])
 
-    @staticmethod
-    def _share(batch: NoisyBatch, own: CleanBatch) -> float:
-        """The weight of the noisy batch's loss in the student's."""
-        return len(batch.x) / (len(batch.x) + len(own.labels))
+def halves(clean: CleanBatch) -> tuple[CleanBatch, CleanBatch]:
+    """What of a clean batch the meta-objective sees, and what trains the student."""
+    half = len(clean.labels) // 2
+    return CleanBatch(clean.x[:half], clean.labels[:half]), CleanBatch(clean.x[half:], clean.labels[half:])
 
 
 def _dot(a: Params, b: Params) -> Tensor:

@@ -21,7 +21,7 @@ from .run_digest import NOISE, digest_of, identity_of, switched_off
 Preset = Literal["smoke", "quick", "small", "paper"]
 
 # Parameters that are gone, with the value that stored runs may have: what is computed now.
-GONE = {"compile": False, "mlc_curvature": "identity"}
+GONE = {"compile": False, "mlc_curvature": "identity", "mlc_mix_clean": True, "mslc_soft_targets": False}
 
 # Pydantic's context for the configuration of a finished run: the files that it began with may be gone.
 STORED = {"stored": True}

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..core.metrics import accuracy
 from ..data.augment import normalise
-from ..data.experiment_data import ExperimentData
+from ..data.experiment_data import ExperimentData, Scale
 from ..data.images import DiskImages
 from ..methods.base import Method
 from ..runtime.execution import matmul_precision
@@ -41,15 +41,16 @@ def evaluate(method: Method, data: ExperimentData) -> dict[str, float]:
 
 @torch.no_grad()
 @matmul_precision("float32")
-def predict(model: nn.Module, images: Tensor | DiskImages, data: ExperimentData) -> Tensor:
-    """Logits (n, C) for uint8 images (n, channels, h, w), in the model's present mode.
+def predict(model: nn.Module, images: Tensor | DiskImages, scale: Scale) -> Tensor:
+    """Logits (n, C) for uint8 images (n, channels, h, w), in the model's present mode, on the device of ``scale``.
 
     They are computed in float32, whatever the training computes in.
     In a process group every process evaluates its share of the images, and all get all logits.
     """
     (rank, world), n = own_share(), len(images)
     parts = (images[i : i + EVALUATION_BATCH * world : world] for i in range(rank, n, EVALUATION_BATCH * world))
-    return interleaved(torch.cat([model(normalise(part, data.mean, data.std)) for part in parts]), n)
+    mean, std = scale.mean, scale.std
+    return interleaved(torch.cat([model(normalise(part.to(mean.device), mean, std)) for part in parts]), n)
 
 
 def best_epoch(epochs: pd.DataFrame) -> int:

@@ -147,8 +147,7 @@ def paired_seeds(first: pd.Series, second: pd.Series, names: tuple[str, str], ca
         right.set(ylim=(-0.4, 0.7), yticks=[], xlabel=f"{names[0]} minus {names[1]}, points")
         seeds = None if found.clear else found.seeds_to_decide
         decided = f"; about {seeds} seeds would decide" if seeds else ""
-        half = f" ± {found.half:.2f}" if found.n > 1 else ""
-        right.set_title(f"{found.mean:+.2f}{half}, n = {found.n}: {found.verdict}{decided}", fontsize=10)
+        right.set_title(f"{found.interval}, n = {found.n}: {found.verdict}{decided}", fontsize=10)
     return figure
 
 
