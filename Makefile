@@ -4,6 +4,7 @@
 # make reproduce     every notebook, headless, on the embedded digits: build/reproduce/
 # make browser-test  notebooks in JupyterLab with Chromium; screenshots: build/jupyterlab/
 # make mutation-test small changes to the mathematics that tests must notice: half an hour
+# make gpu-test     the tests that need a GPU
 # make gpu          what needs a GPU, as far as MINUTES (9) go, into OUT (build/gpu); begun work is resumed
 # make lock          rewrites requirements.lock (needs uv)
 
@@ -14,7 +15,7 @@ STAMP := .venv/.installed
 # JupyterLab's settings and the kernel's own debugger warning stay out of notebook outputs.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: gpu install test test-all browser-test mutation-test reproduce lint lock clean
+.PHONY: gpu gpu-test install test test-all browser-test mutation-test reproduce lint lock clean
 
 install: $(STAMP)
 
@@ -58,9 +59,12 @@ mutation-test: $(STAMP)
 	$(BIN)/mutmut export-cicd-stats
 	$(BIN)/python tests/mutation_score.py
 
-# Needs no installation: python3 with torch and what benchmarks/gpu.py lists.
+# These need no installation: python3 with torch and what benchmarks/gpu.py lists.
+gpu-test:
+	PYTHONPATH=. python3 -m pytest -q -m gpu -o timeout=120 $$(grep -l mark.gpu tests/test_*.py)
+
 gpu:
-	PYTHONPATH=. python3 -m benchmarks.gpu work --minutes $(or $(MINUTES),9) --out $(or $(OUT),build/gpu) $(GPU)
+	PYTHONPATH=. python3 -m benchmarks.gpu --minutes $(or $(MINUTES),9) --out $(or $(OUT),build/gpu) $(GPU)
 
 reproduce: $(STAMP)
 	$(BIN)/python notebooks/reproduce.py

@@ -1,36 +1,36 @@
-"""What comes back from a machine that is only lent: rows for the tables in ``figures/``."""
+"""What comes back from a machine that is only lent: rows for the tables in ``figures/``.
 
-import json
+python -m benchmarks.carry DIR
+"""
+
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from emlc_lib.runtime.files import write_atomically
-from emlc_lib.runtime.parameters import ConfigError
+from emlc_lib.runtime.places import REPOSITORY
 
 COSTS = "step_cost_gpu.csv"
 COST_KEY = ["variant", "execution", "hardware", "model", "noisy", "clean"]
 
 
 def collect(folder: Path, figures: Path) -> dict[str, int]:
-    """Adds the rows that came back in ``folder`` to the tables in ``figures``; how many are new, by table.
+    """Adds the rows of runs and of costs in ``folder`` to the tables of the same names in ``figures``.
 
-    Runs go to ``PRESET_DATASET.csv``, steps to :data:`COSTS`. Rows of the same digest or variant stay as they are,
-    and what failed is left out.
+    Rows of the same digest and name, or variant, stay as they are; costs that could not be measured are left out.
 
-    Raises:
-        ConfigError: the folder is not one that :mod:`benchmarks.gpu` has filled.
+    Returns:
+        How many rows are new, by table.
     """
-    _report(folder)
-    runs, costs = read(folder / "runs.csv"), read(folder / COSTS)
     added = {}
-    if len(runs):
-        for (preset, dataset), rows in runs.groupby(["preset", "dataset"]):
-            added[f"{preset}_{dataset}.csv"] = merge(figures / f"{preset}_{dataset}.csv", rows, ["digest"])
-    if len(costs):
-        good = costs[costs["error"] == ""].drop(columns="error")
-        added[COSTS] = merge(figures / COSTS, good, COST_KEY)
+    for file in sorted(folder.glob("*.csv")):
+        rows = read(file)
+        if file.name == COSTS:
+            added[file.name] = merge(figures / file.name, rows[rows["error"] == ""], COST_KEY)
+        elif "digest" in rows:
+            added[file.name] = merge(figures / file.name, rows, [n for n in ("name", "digest") if n in rows])
     return added
 
 
@@ -52,8 +52,13 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
 
 
-def _report(folder: Path) -> dict:
-    try:
-        return json.loads((folder / "report.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"DIR: {folder} has no readable report.json of benchmarks.gpu ({error})") from None
+def main() -> None:
+    """The command line."""
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        sys.exit("usage: python -m benchmarks.carry DIR, an existing folder")
+    for name, rows in collect(Path(sys.argv[1]), REPOSITORY / "figures").items():
+        print(f"{name}: {rows} new rows")
+
+
+if __name__ == "__main__":
+    main()

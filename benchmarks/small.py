@@ -107,7 +107,7 @@ def one(name: str, label: str, config: Config, jobs: int) -> Done:
     torch.set_num_threads(max(1, cores() // jobs))
     on_cuda = config.device.startswith("cuda")
     try:
-        row = run_table([run(config, show=False)])
+        row = run_table([run(config, show=jobs == 1)])
         if jobs > 1 and on_cuda:
             row["hardware"] += f", {jobs} runs at once"  # its seconds are not those of a card of its own
         return name, label, config, row
@@ -145,16 +145,18 @@ def all_of(jobs: list[Job], function: Callable[..., Done], workers: int) -> Iter
         yield name, label, config, f"{config.name}: a process died beside it or with it, three times"
 
 
-def work(names: list[str], folders: list[Path], jobs: int, human: Path | None, **common: Any) -> list[str]:
+def work(tables: dict[str, list[Named]], folders: list[Path], jobs: int) -> list[str]:
     """Does the runs that have no row in the folders, and adds their rows to the last one's tables as they come.
+
+    Args:
+        tables: the runs of each, by its name. folders: of tables.
 
     Returns:
         What went wrong, a line per run.
     """
-    runs = {name: listed(name, folders, human, **common) for name in names}
     todo: dict[str, Job] = {}
-    for name in names:
-        for label, config in missing(name, runs[name], folders):
+    for name, runs in tables.items():
+        for label, config in missing(name, runs, folders):
             if config.method in ("emlc", "emlc_consistent") and config.k == 1 and config.device.startswith("cuda"):
                 config = config.model_copy(update={"cuda_graph": True})
             todo.setdefault(config.name, (name, label, config))
@@ -172,8 +174,8 @@ def work(names: list[str], folders: list[Path], jobs: int, human: Path | None, *
             continue
         add(folders[-1] / f"{name}.csv", row, label, config)
         say(f"{name}: {row['command'][0]}: {row['test_accuracy'][0]:.2%}")
-    for name in names:
-        missing(name, runs[name], folders)  # what two tables have in common was run for one
+    for name, runs in tables.items():
+        missing(name, runs, folders)  # what two tables have in common was run for one
     return errors
 
 
@@ -243,7 +245,8 @@ def main() -> None:
     phases = {SEARCH_TABLE: 0, STARTS_TABLE: 2}
     for group in ([name for name in tables if phases.get(name, 1) == phase] for phase in range(3)):
         try:
-            errors += work(group, folders, args.jobs, args.human, **options)
+            runs = {name: listed(name, folders, args.human, **options) for name in group}
+            errors += work(runs, folders, args.jobs)
             if STARTS_TABLE in group:
                 merge(out / f"{STARTS_TABLE}_probes.csv", start_probes(out / "starts"), ["name"])
         except (Expected, OSError) as error:

@@ -11,6 +11,7 @@ import pandas as pd
 from emlc_lib.data.datasets import load_dataset
 from emlc_lib.experiments.information import EPOCH, IN_EMLCS_TIME
 from emlc_lib.experiments.pretraining import pretrain_and_store
+from emlc_lib.experiments.published import TABLE_1_COLUMNS
 from emlc_lib.experiments.starts import ALL_EPOCHS, NARROW, RANDOM_START, of_epochs
 from emlc_lib.experiments.studies import ABLATION, Study, look_ahead
 from emlc_lib.experiments.sweep import grid
@@ -60,6 +61,10 @@ STARTS = {5: HIGH_FIRST[:1], 25: HIGH_FIRST, 100: HIGH_FIRST}
 
 # Epochs of its runs: as long as four of cross-entropy take, a tenth less for EMLC.
 SHORT = {"emlc": 1, "cross_entropy": 4, "clean_only": 4}
+
+# Of preset paper, most important first.
+PAPER = (("emlc", 1), ("clean_only", 1), ("cross_entropy", 1), ("emlc", 5), ("mlc", 1), ("fixmatch", 1))
+PAPER_NOISES = ("symmetric:0.9", "symmetric:0.5", "symmetric:0.2", "symmetric:0.8", "asymmetric:0.4")
 
 Named = tuple[str, Config]
 
@@ -134,6 +139,22 @@ def plain(name: str, human: Path | None, searched: pd.DataFrame | None = None, *
             yield from grid([noise for noise in CIFAR10 if noise not in BOTH], ["fasten"], [1], SEEDS, **common)
         case "small_other_methods_cifar100":
             yield from grid(CIFAR100, ["fasten"], [1], SEEDS, **on_100)
+
+
+def paper(dataset: str, seeds: int, **common: Any) -> list[Named]:
+    """The runs of preset ``paper`` on one data set, most important first, all of seed 0 before the others.
+
+    Of the noises those of the data set in Table 1. Training on the clean labels alone does not see the noise: one
+    run of a seed serves all.
+    """
+    table_1 = {f"{kind}:{rate:g}" for name, kind, rate in TABLE_1_COLUMNS if name == dataset}
+    noises = [noise for noise in PAPER_NOISES if noise in table_1] or PAPER_NOISES[:1]
+    return [
+        ("", config)
+        for seed, noise, (method, k) in itertools.product(range(seeds), noises, PAPER)
+        if METHODS[method].sees_noise or noise == noises[0]
+        for config in grid([noise], [method], [k], [seed], dataset=dataset, **common)
+    ]
 
 
 def named(

@@ -130,13 +130,17 @@ def short(monkeypatch, tmp_path):
     return list(tables)
 
 
+def work(names, folders):
+    return small.work({name: small.listed(name, folders, None, device="cpu") for name in names}, folders, 1)
+
+
 def test_tables_have_copies_of_rows_that_others_have(short, tmp_path):
     """Of what was there before, and of what is run for another table at the same time."""
     for out in (tmp_path / "together", tmp_path / "after"):
         out.mkdir()
-    small.work([*short, "named"], [tmp_path / "together"], 1, None, device="cpu")
-    small.work(short, [tmp_path / "after"], 1, None, device="cpu")
-    small.work(["named"], [tmp_path / "after"], 1, None, device="cpu")
+    work([*short, "named"], [tmp_path / "together"])
+    work(short, [tmp_path / "after"])
+    work(["named"], [tmp_path / "after"])
     plain, one, other = (
         read(tmp_path / name) for name in ("after/second.csv", "together/named.csv", "after/named.csv")
     )
@@ -149,15 +153,15 @@ def test_tables_have_copies_of_rows_that_others_have(short, tmp_path):
 
 
 def test_a_run_that_has_a_row_is_not_run_again(short, tmp_path, capfd):
-    small.work(short[:1], [tmp_path], 1, None, device="cpu")
+    work(short[:1], [tmp_path])
     first = (tmp_path / "first.csv").read_text()
-    small.work(short, [tmp_path], 1, None, device="cpu")
+    work(short, [tmp_path])
     assert (tmp_path / "first.csv").read_text() == first
     assert sorted(read(tmp_path / "second.csv")["method"]) == ["cross_entropy", "emlc"]
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 3
     (tmp_path / "second.csv").unlink()  # its run is there: it is read back
     before = (next((tmp_path / "runs").glob("*-emlc-*")) / "result.json").stat().st_mtime_ns
-    small.work(short, [tmp_path], 1, None, device="cpu")
+    work(short, [tmp_path])
     assert sorted(read(tmp_path / "second.csv")["method"]) == ["cross_entropy", "emlc"]
     assert (next((tmp_path / "runs").glob("*-emlc-*")) / "result.json").stat().st_mtime_ns == before
     assert "second: papermill notebooks/03_cifar.ipynb" in capfd.readouterr().err
@@ -167,12 +171,12 @@ def test_what_another_folder_has_is_not_run_again_unless_asked_for(short, tmp_pa
     figures, first, second = (tmp_path / name for name in ("figures", "first", "second"))
     for folder in (figures, first, second):
         folder.mkdir()
-    small.work(short[:1], [figures], 1, None, device="cpu")
-    small.work(short[:1], [figures, first], 1, None, device="cpu")
+    work(short[:1], [figures])
+    work(short[:1], [figures, first])
     assert not list(first.iterdir())
-    small.work(short[1:], [figures, first], 1, None, device="cpu")
+    work(short[1:], [figures, first])
     assert sorted(read(first / "second.csv")["method"]) == ["cross_entropy", "emlc"]  # one is a copy
-    small.work(short[:1], [second], 1, None, device="cpu")
+    work(short[:1], [second])
     assert len(read(second / "first.csv")) == 2
 
 
@@ -183,7 +187,7 @@ def test_a_run_that_fails_stops_no_other(short, tmp_path, monkeypatch):
         return run(config, show=False)
 
     monkeypatch.setattr(small, "run", broken)
-    (line,) = small.work(short, [tmp_path], 1, None, device="cpu")
+    (line,) = work(short, [tmp_path])
     assert re.fullmatch(r"digits-\S+-cross_entropy-\S+: FloatingPointError: the loss is not finite", line)
     assert list(read(tmp_path / "first.csv")["method"]) == ["clean_only"]
     assert list(read(tmp_path / "second.csv")["method"]) == ["emlc"]

@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import nn
 
 from ..data.datasets import ImageSet, load_dataset
 from ..networks.backbones import build_features
@@ -34,7 +32,6 @@ def provide(
     images: ImageSet | None = None,
     expected: float | None = None,
     show: bool = True,
-    on_epoch: Callable[[nn.Module, dict[str, float]], None] | None = None,
 ) -> Path:
     """The file of weights that ``start="simclr"`` takes where none is named; pretrained here if it is not there.
 
@@ -49,7 +46,6 @@ def provide(
         images: the data set, if it is at hand.
         expected: seconds that it takes, where :func:`expected_seconds` has told; None asks it.
         show: whether to announce it and to show progress.
-        on_epoch: as for :func:`emlc_lib.networks.simclr.pretrain`.
 
     Raises:
         ConfigError: the folder cannot be written to; nothing has been computed.
@@ -66,7 +62,7 @@ def provide(
             if show:
                 time = duration(estimate_seconds(config, images.train_images) if expected is None else expected)
                 say(f"pretraining {model} on {dataset} by SimCLR, once: {config.epochs} epochs, about {time}")
-            pretrain_and_store(config, images, file.parent, show, on_epoch)
+            pretrain_and_store(config, images, file.parent, show)
     return file
 
 
@@ -76,11 +72,9 @@ def _begun(config: PretrainConfig, folder: Path) -> PretrainConfig:
     return next((other for other in both if (folder / other.name / CHECKPOINT).is_file()), config)
 
 
-def pretrain_and_store(
-    config: PretrainConfig, images: ImageSet, folder: Path, show: bool = True, on_epoch=None
-) -> Path:
+def pretrain_and_store(config: PretrainConfig, images: ImageSet, folder: Path, show: bool = True) -> Path:
     """Pretrains, resuming a checkpoint in ``folder``, and writes weights and card there; the weights' file."""
-    pretrained = pretrain(config, images.train_images, folder=folder / config.name, show=show, on_epoch=on_epoch)
+    pretrained = pretrain(config, images.train_images, folder=folder / config.name, show=show)
     if show:
         say("measuring the linear and the kNN probe")
     first, _ = untrained(config, images.train_images.shape[1])

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,6 @@ def run(
     root: str | Path | None = None,
     show: bool = True,
     processes: int = 1,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Run:
     """The finished run of a configuration: read back if it is there, else trained, resuming if it was begun.
 
@@ -104,16 +102,13 @@ def run(
         processes: how many are started on this machine to train together, each with its share of every batch and,
             on CUDA, a GPU of its own; see :mod:`emlc_lib.runtime.parallel`. Each prepares the data itself. The run
             that is read back may have been made with another number; its provenance says with which.
-        on_epoch: as for :func:`emlc_lib.training.trainer.train`; with one process only.
 
     Raises:
-        ConfigError: so many processes cannot train this configuration together or call on_epoch, or SimCLR
-            weights must be pretrained and the data root cannot be written to.
+        ConfigError: so many processes cannot train this configuration together, or SimCLR weights must be
+            pretrained and the data root cannot be written to.
         ProcessError: one of several processes failed.
     """
     check_processes(config, processes)
-    if on_epoch and processes > 1:
-        raise ConfigError(f"on_epoch: is for one process (got processes={processes})")
     finished = from_first(lambda: is_finished(config, root))
     if not finished:
         from_first(lambda: check_writable() if config.awaits_weights else None)
@@ -131,7 +126,7 @@ def run(
         busy = f"{folder.name} is being trained"
         with alone(folder / ".lock", busy, show=show) if own_share().rank == 0 else nullcontext():
             if not from_first(lambda: is_finished(config, root)):
-                _train_and_store(config, data, folder, show, on_epoch)
+                _train_and_store(config, data, folder, show)
     return from_first(lambda: load_run(folder))
 
 
@@ -155,8 +150,8 @@ def _before_training(config: Config, data: ExperimentData | None, processes: int
             )
 
 
-def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: bool, on_epoch=None) -> None:
-    trained = train(config, data, folder=folder, show=show, on_epoch=on_epoch)
+def _train_and_store(config: Config, data: ExperimentData, folder: Path, show: bool) -> None:
+    trained = train(config, data, folder=folder, show=show)
     if own_share().rank != 0:
         return
     if trained.method.teacher is not None:  # first: it may share the student's features
