@@ -236,8 +236,10 @@ class TestFiles:
         elsewhere = "emlc_lib.experiments.pretraining.provenance"
         monkeypatch.setattr(elsewhere, lambda _: {"hardware": "that of a reader"})
         probes = {"linear": 0.9, "knn": 0.8}
-        described = card(obtain(config, digits, show=False), config, digits, probes, probes)
-        assert described["provenance"] == json.loads(path.with_suffix(".json").read_text())["provenance"]
+        other = config.model_copy(update={"precision": "bfloat16"})  # a reader's machine may have another
+        described = card(obtain(config, digits, show=False), other, digits, probes, probes)
+        stored = json.loads(path.with_suffix(".json").read_text())
+        assert all(described[name] == stored[name] for name in ("command", "config", "provenance"))
 
     @pytest.mark.parametrize(("changes", "retrain"), [({"seed": 1}, False), ({}, True)])
     def test_another_configuration_or_retrain_trains(self, package, digits, tmp_path, changes, retrain):

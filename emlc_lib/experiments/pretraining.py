@@ -124,14 +124,13 @@ def obtain(
     file = start_weights_file(config.dataset, config.model, folder=root)
     if config == usual and not retrain:
         provide(config.dataset, config.model, config.device, folder=root, images=images, show=show)
-    card = file.with_suffix(".json")
-    described = json.loads(card.read_text()) if file.is_file() and card.is_file() else {}
+    beside = file.with_suffix(".json")
+    described = json.loads(beside.read_text()) if file.is_file() and beside.is_file() else {}
     same = _without_precision if config.precision == usual.precision else dict
     if not retrain and same(described.get("config", {})) == same(comparable(config)):
         features, _ = untrained(config, images.train_images.shape[1])
         load_weights(features, file)
-        log, source = pd.DataFrame(described["log"]), described["provenance"]
-        return Pretrained(features.to(config.device).eval(), log, source=file.name, provenance=source)
+        return Pretrained(features.to(config.device).eval(), pd.DataFrame(described["log"]), file.name, described)
     folder = weights_root(root) / config.name
     return pretrain(config, images.train_images, folder=folder, show=show)
 
@@ -159,13 +158,17 @@ def card(
     probes: dict[str, float],
     before: dict[str, float],
 ) -> dict[str, Any]:
-    """What a reader must know of the weights; accuracies in [0, 1], hardware and versions those of the training.
+    """What a reader must know of the weights; accuracies in [0, 1], command, hardware and versions the training's.
 
     Args:
         probes, before: :func:`emlc_lib.networks.probes.probe` of the pretrained and of the untrained features.
     """
     train, test = len(images.train_labels), len(images.test_labels)
-    here = provenance(config.device) | {"processes": 1}  # whichever number waits for it
+    made = {
+        "command": command(config),
+        "config": comparable(config),
+        "provenance": provenance(config.device) | {"processes": 1},  # whichever number waits for it
+    } | {name: pretrained.card[name] for name in ("command", "config", "provenance") if pretrained.card}
     return {
         "what": "feature extractor of emlc_lib's model of that name, pretrained by SimCLR; no classifier",
         "data": f"{images.name}: all {train:,} training images, without labels. The probes are fitted on them "
@@ -177,10 +180,10 @@ def card(
         "linear": round(probes["linear"], 4),
         "knn": round(probes["knn"], 4),
         "untrained": {name: round(value, 4) for name, value in before.items()},
-        "command": command(config),
-        "config": comparable(config),
+        "command": made["command"],
+        "config": made["config"],
         "log": pretrained.epochs.to_dict("list"),
-        "provenance": pretrained.provenance or here,
+        "provenance": made["provenance"],
     }
 
 

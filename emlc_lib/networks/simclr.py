@@ -72,13 +72,13 @@ class Pretrained:
         features: the feature extractor, in evaluation mode; the projection head is thrown away, as usual.
         epochs: one row per epoch: ``epoch``, ``loss`` (mean NT-Xent), ``seconds`` (wall time, all sessions).
         source: ``trained`` here, or the name of the file that they were read from.
-        provenance: of what was read, from its card.
+        card: of what was read.
     """
 
     features: nn.Module
     epochs: pd.DataFrame
     source: str = "trained"
-    provenance: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
 
 
 # On a CPU a whole batch may take minutes and more memory than there is, and time goes with the number of images.

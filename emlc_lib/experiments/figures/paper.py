@@ -68,7 +68,9 @@ def meta_losses(curves: pd.DataFrame, caption: str = "") -> Figure:
         axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
         axis.minorticks_off()
         axis.set(
-            xlabel="iteration (student steps)", ylabel="student's loss on the clean batch (log)", xlim=(0, None)
+            xlabel="iteration (student steps)",
+            ylabel="student's loss on the clean batch, nats (log)",
+            xlim=(0, None),
         )
         axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.suptitle(caption, fontsize=9)
