@@ -36,7 +36,7 @@ from emlc_lib.runtime.progress import say
 from emlc_lib.runtime.provenance import provenance
 
 from .carry import COST_KEY, COSTS, merge, read
-from .small import FIGURES, work
+from .small import FIGURES, said, work
 from .small_tables import paper
 from .step_cost import by_execution
 from .variants import executed_variants
@@ -74,7 +74,7 @@ def alarm(seconds: float) -> Iterator[None]:
         raise OutOfTime
 
     handler = signal.signal(signal.SIGALRM, ring)
-    before = signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.setitimer(signal.ITIMER_REAL, seconds, 10)  # again, if it is raised where nobody hears it
     try:
         yield
     finally:
@@ -82,13 +82,23 @@ def alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
 
 
+@contextmanager
+def noted(what: str, errors: list[str]) -> Iterator[None]:
+    """What fails in the block is an entry of the list, and stops nothing after it."""
+    try:
+        yield
+    except Exception as error:
+        errors.append(f"{what}: {said(error)}")
+        say(errors[-1])
+
+
 def measure_costs(folders: list[Path], device: str, setting: dict) -> None:
     """Adds to the last folder's table what a step takes in each of :data:`EXECUTIONS`, where no folder has it."""
     hardware = provenance(device)["hardware"]
     here = {"hardware": hardware.get("gpu") or hardware["processor"], "model": setting["model"]}
     for execution, options in EXECUTIONS.items():
-        rows = pd.concat([read(folder / COSTS) for folder in folders])
-        for name, value in {**here, "execution": execution, "error": ""}.items() if len(rows) else ():
+        rows = pd.concat([read(folder / COSTS) for folder in folders])  # in DIR what failed, too
+        for name, value in {**here, "execution": execution}.items() if len(rows) else ():
             rows = rows[rows[name] == value]
         if set(rows.get("variant", ())) >= set(executed_variants(None, **options)):
             continue
@@ -108,13 +118,15 @@ def queue(args: argparse.Namespace) -> list[str]:
     folders = [args.figures, writable_folder(args.out, "--out", make=True)]
     try:
         with alarm(60 * args.minutes):
-            measure_costs(folders, what["device"], what["costs"])
+            with noted("costs", errors):
+                measure_costs(folders, what["device"], what["costs"])
             for dataset in what["datasets"]:
                 if not is_available(dataset):
                     say(f"{dataset}: left out, its files are not in {data_root()}")
                     continue
                 runs = paper(dataset, args.seeds, device=what["device"], **what["runs"])
-                errors += work({f"{runs[0][1].preset}_{dataset}": runs}, folders, 1)
+                with noted(dataset, errors):
+                    work({f"{runs[0][1].preset}_{dataset}": runs}, folders, 1, errors)
             say("everything is finished" if not errors else "all others are finished")
     except OutOfTime:
         say("the time is up: the next call goes on")

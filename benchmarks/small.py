@@ -112,13 +112,20 @@ def one(name: str, label: str, config: Config, jobs: int) -> Done:
             row["hardware"] += f", {jobs} runs at once"  # its seconds are not those of a card of its own
         return name, label, config, row
     except Exception as error:
+        words = f"{config.name}: {said(error)}"
         if on_cuda and not _usable():
+            say(words)
             os._exit(1)  # with its context every later run of this process would fail
-        return name, label, config, f"{config.name}: {type(error).__name__}: {' '.join(str(error).split())}"
+        return name, label, config, words
     finally:
         gc.collect()  # a method and its batches know each other, and would stay on the device beside the next
         if on_cuda and _usable():
             torch.cuda.empty_cache()  # for the other processes
+
+
+def said(error: Exception) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _usable() -> bool:
@@ -145,19 +152,18 @@ def all_of(jobs: list[Job], function: Callable[..., Done], workers: int) -> Iter
         yield name, label, config, f"{config.name}: a process died beside it or with it, three times"
 
 
-def work(tables: dict[str, list[Named]], folders: list[Path], jobs: int) -> list[str]:
+def work(tables: dict[str, list[Named]], folders: list[Path], jobs: int, errors: list[str]) -> None:
     """Does the runs that have no row in the folders, and adds their rows to the last one's tables as they come.
 
     Args:
         tables: the runs of each, by its name. folders: of tables.
-
-    Returns:
-        What went wrong, a line per run.
+        errors: gets what goes wrong, a line per run.
     """
     todo: dict[str, Job] = {}
     for name, runs in tables.items():
         for label, config in missing(name, runs, folders):
-            if config.method in ("emlc", "emlc_consistent") and config.k == 1 and config.device.startswith("cuda"):
+            graphs = config.preset == "small" and config.method in ("emlc", "emlc_consistent") and config.k == 1
+            if graphs and config.device.startswith("cuda"):
                 config = config.model_copy(update={"cuda_graph": True})
             todo.setdefault(config.name, (name, label, config))
     configs = [config for _, _, config in todo.values()]
@@ -165,7 +171,6 @@ def work(tables: dict[str, list[Named]], folders: list[Path], jobs: int) -> list
     for config in configs:
         if config.awaits_weights:
             provide(config.dataset, config.model, config.device)
-    errors = []
     finished = all_of(list(todo.values()), one, max(1, min(jobs, len(todo))))
     for name, label, config, row in progress(finished, total=len(todo), desc="runs"):
         if isinstance(row, str):
@@ -176,7 +181,6 @@ def work(tables: dict[str, list[Named]], folders: list[Path], jobs: int) -> list
         say(f"{name}: {row['command'][0]}: {row['test_accuracy'][0]:.2%}")
     for name, runs in tables.items():
         missing(name, runs, folders)  # what two tables have in common was run for one
-    return errors
 
 
 def costs(**common: Any) -> pd.DataFrame:
@@ -246,7 +250,7 @@ def main() -> None:
     for group in ([name for name in tables if phases.get(name, 1) == phase] for phase in range(3)):
         try:
             runs = {name: listed(name, folders, args.human, **options) for name in group}
-            errors += work(runs, folders, args.jobs)
+            work(runs, folders, args.jobs, errors)
             if STARTS_TABLE in group:
                 merge(out / f"{STARTS_TABLE}_probes.csv", start_probes(out / "starts"), ["name"])
         except (Expected, OSError) as error:

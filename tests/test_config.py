@@ -296,11 +296,20 @@ class TestIdentity:
             )  # fmt: skip
             assert row.digest == config.digest, row.command
 
-    def test_stored_values_of_parameters_that_are_gone(self, base):
-        stored = base.model_dump() | {"compile": False}
-        assert from_values(stored) == base
-        with pytest.raises(ValidationError, match="compile"):
-            from_values(stored | {"compile": True})
+    @pytest.mark.parametrize(
+        ("method", "name", "is_read", "is_not"),
+        [
+            ("emlc", "compile", False, True),
+            ("mlc", "mlc_curvature", "identity", "exact"),
+            ("mlc", "mlc_mix_clean", True, False),
+            ("mslc", "mslc_soft_targets", False, True),
+        ],
+    )
+    def test_stored_values_of_parameters_that_are_gone(self, method, name, is_read, is_not):
+        config = make_config(dataset="cifar10", preset="quick", method=method, device="cpu")
+        assert from_values(config.model_dump() | {name: is_read}) == config
+        with pytest.raises(ValidationError, match=name):
+            from_values(config.model_dump() | {name: is_not})
 
     def test_human_labels_count_by_what_is_in_them(self, tmp_path):
         def config(folder, label):

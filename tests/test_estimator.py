@@ -345,8 +345,10 @@ class TestSources:
         estimator.config_ = estimator.config_.model_copy(update=on_gpu)
         estimator.save(tmp_path / "e.safetensors")
         back = EMLCClassifier.load(tmp_path / "e.safetensors", device="cpu")
-        assert (back.config_.device, back.config_.precision) == ("cpu", "tf32")
-        assert np.array_equal(back.predict_proba(GOOD[0]), before)
+        back.save(tmp_path / "again.safetensors")
+        for other in (back, EMLCClassifier.load(tmp_path / "again.safetensors"), pickle.loads(pickle.dumps(back))):
+            assert (other.config_.device, other.config_.precision) == ("cpu", "float32")
+            assert np.array_equal(other.predict_proba(GOOD[0]), before)
 
     def test_tiny_sets_get_smaller_batches_and_more_epochs(self):
         estimator = EMLCClassifier(start_steps=1, patience=1, lr=1e-6).fit(small(6), small(4, seed=1))

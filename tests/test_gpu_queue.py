@@ -1,5 +1,6 @@
 """``make gpu`` on the CPU (``--trial``): the queue of a GPU machine on digits, killed, resumed and collected."""
 
+import json
 import os
 import re
 import signal
@@ -13,10 +14,12 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks import gpu
 from benchmarks.carry import collect, merge, read
 from benchmarks.gpu import IMPORTS, main
 from benchmarks.small_tables import PAPER, paper
 from benchmarks.variants import repeated
+from emlc_lib.networks.simclr import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[1]
 # A lent machine has none of these.
@@ -66,23 +69,22 @@ def done(tmp_path_factory):
     """The folder, and what four calls printed: killed, out of time, to the end, with nothing to do."""
     folder = tmp_path_factory.mktemp("gpu")
     killed = start(folder, 5)
-    texts = [""]
-    while letter := killed.stdout.read(1):
-        texts[0] += letter
-        if letter == "[" and max(epochs_done(texts[0]), default=0) >= 2:  # a checkpoint is on disk
-            killed.send_signal(signal.SIGKILL)
-            break
-    killed.stdout.close()
-    assert killed.wait() == -signal.SIGKILL
+    while killed.poll() is None and not list((folder / "data").glob(f"weights/*/{CHECKPOINT}")):
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    texts = [killed.communicate()[0]]
+    assert killed.returncode == -signal.SIGKILL
     texts += [start(folder, minutes).communicate()[0] for minutes in (0.1, 5, 5)]
     return folder, texts
 
 
 @pytest.mark.slow
 def test_what_was_begun_goes_on_until_all_is_finished(done):
-    _, texts = done
+    folder, texts = done
     assert "the time is up: the next call goes on" in texts[1]
-    assert min(epochs_done(texts[1] + texts[2])) >= 2  # where the killed one stopped
+    assert min(epochs_done(texts[1] + texts[2])) >= 1  # where the killed one stopped
+    (card,) = (folder / "data/weights").glob("*.json")
+    assert json.loads(card.read_text())["log"]["epoch"] == list(range(1, 41))  # none twice
     assert "everything is finished" in texts[2]
     assert "everything is finished" in texts[3]
     assert not epochs_done(texts[3])
@@ -151,6 +153,23 @@ def test_the_runs_of_the_paper_are_of_its_presets_columns_most_important_first()
     assert len([c for c in cifar10 if c.method == "clean_only"]) == 2  # one a seed: it sees no noise
     assert {c.model for c in cifar10} == {"resnet34"}
     assert {c.model for c in cifar100} == {"resnet50"}
+
+
+@pytest.mark.parametrize("ends", ["finished", "the time is up"])
+def test_what_fails_stops_nothing_and_is_said_at_the_end(ends, here, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no memory\nleft")
+
+    def work(tables, folders, jobs, errors):
+        errors.append(f"{next(iter(tables))}: failed")
+        if ends == "the time is up":
+            time.sleep(10)
+
+    monkeypatch.setattr(gpu, "measure_costs", fail)
+    monkeypatch.setattr(gpu, "work", work)
+    with pytest.raises(SystemExit) as raised:
+        main(["--trial", "--minutes", "0.01" if ends == "the time is up" else "1", "--out", str(here / "out")])
+    assert raised.value.code == "costs: RuntimeError: no memory left\nsmoke_digits: failed"
 
 
 @pytest.mark.parametrize(("precision", "products"), [("float32", "ieee"), ("tf32", "tf32"), ("bfloat16", "tf32")])

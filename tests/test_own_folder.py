@@ -213,6 +213,14 @@ class TestLinks:
         assert given.names == ["a/1.png", "a/2.png", "b/3.png", "b/4.png", "b/link.png"]
         assert list(given.labels) == list("aabbb")
 
+    def test_links_that_lead_back_through_others_are_not_entered(self, folder, tmp_path):
+        (tmp_path / "real/back").symlink_to(folder)
+        (tmp_path / "real/up").symlink_to(tmp_path / "beside")
+        (tmp_path / "beside").mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / "beside/5.png")
+        (tmp_path / "beside/down").symlink_to(tmp_path / "real")
+        assert read_given(folder).names == ["a/1.png", "a/2.png", "a/up/5.png", "b/3.png", "b/4.png", "b/link.png"]
+
     def test_a_folder_that_is_there_twice_is_refused(self, folder):
         (folder / "0").symlink_to(folder / "b")
         with pytest.raises(InputError, match=r"photos/0 and .*photos/b are the same folder"):

@@ -131,7 +131,9 @@ def short(monkeypatch, tmp_path):
 
 
 def work(names, folders):
-    return small.work({name: small.listed(name, folders, None, device="cpu") for name in names}, folders, 1)
+    errors = []
+    small.work({name: small.listed(name, folders, None, device="cpu") for name in names}, folders, 1, errors)
+    return errors
 
 
 def test_tables_have_copies_of_rows_that_others_have(short, tmp_path):

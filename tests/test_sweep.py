@@ -8,6 +8,7 @@ import pytest
 
 from emlc_lib import ConfigError, find_runs, make_config, run
 from emlc_lib.commands import main
+from emlc_lib.experiments.costs import VARIANTS
 from emlc_lib.experiments.notebook import announce, committed_table
 from emlc_lib.experiments.sweep import grid, product, sweep
 from emlc_lib.experiments.tables import accuracy_table, caption, compare, gap_to_best, run_table
@@ -127,6 +128,10 @@ def test_tables_are_found_wherever_a_notebook_runs(tmp_path, monkeypatch):
     assert len(committed_table("step_cost_resnet34_cpu.csv")) > 5
     pd.DataFrame({"a": [1]}).to_csv(tmp_path / "own.csv", index=False)
     assert committed_table("own.csv")["a"].tolist() == [1]
+    rows = {"variant": VARIANTS["steps"]}  # whose names are indented there
+    assert len(committed_table("step_cost_resnet34_cpu.csv", ["variant"], rows=rows)) > 5
+    with pytest.raises(ConfigError, match=r"has no row whose variant is 'nothing'"):
+        committed_table("step_cost_resnet34_cpu.csv", rows={"variant": ["nothing"]})
     with pytest.raises(ConfigError, match=r"nowhere\.csv is neither"):
         committed_table("nowhere.csv")
 

@@ -263,11 +263,14 @@ class EMLCClassifier(ClassifierMixin, BaseEstimator):
             raise CheckpointError(f"{path} was not written by EMLCClassifier.save of this version")
         self = cls(**saved["params"])
         self.device = self.device if device is None else device
+        values = saved["config"] | {"device": usable_device(self.device)}
+        if not values["device"].startswith("cuda"):  # how it was trained; predictions are in float32 anyway
+            values |= {"precision": "float32"} if values["precision"] == "tf32" else {}
+            values |= {"cuda_graph": False} if "cuda_graph" in values else {}
         try:
-            config = from_values(saved["config"])  # for the device that it was trained on
+            config = from_values(values)
         except ValidationError as error:
             raise CheckpointError(f"{path} was written by another version: {readable(error)}") from None
-        config = config.model_copy(update={"device": usable_device(self.device)})
         classes = np.array(saved["classes"], dtype=saved["classes_type"])
         networks = empty_networks(saved["model"], saved["channels"], len(classes), config)
         restore(tensors, dict(zip(("student", "teacher"), networks, strict=True)), {})

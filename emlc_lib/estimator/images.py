@@ -198,7 +198,7 @@ def _booleans(cells: pd.Series, file: str | Path, parameter: str) -> pd.Series:
 
 
 def _below(folder: Path, parameter: str) -> Iterator[Path]:
-    """All that is below the folder, also through links to folders, but for those that lead back and hidden ones.
+    """All that is below the folder, also through links to folders, but not those that lead back, nor hidden ones.
 
     Raises:
         InputError: a folder cannot be read, or is there twice, by a link.
@@ -212,8 +212,9 @@ def _below(folder: Path, parameter: str) -> Iterator[Path]:
         real = os.path.realpath(root)
         if (other := seen.setdefault(real, root)) != root:
             raise InputError(f"{parameter}: {other} and {root} are the same folder, by a link")
-        targets = {name: os.path.realpath(os.path.join(root, name)) for name in sorted(folders) if name[0] != "."}
-        folders[:] = [name for name, target in targets.items() if os.path.commonpath([target, real]) != target]
+        back = {real, *(os.path.realpath(path) for path in Path(root).absolute().parents)}
+        shown = sorted(name for name in folders if name[0] != ".")
+        folders[:] = [name for name in shown if os.path.realpath(os.path.join(root, name)) not in back]
         yield from (Path(root) / name for name in [*folders, *files])
 
 

@@ -128,6 +128,7 @@ def extension(t: Tables) -> Iterator[Claim]:
 REMEDIES = {
     "sure labels ungated": "learning sure labels as the teacher predicts them",
     "student sees strong views": "learning from a second view",
+    "both": "learning sure labels as the teacher predicts them, from a second view",
     "student averaged": "averaging the student",
     "no meta term": "leaving out the meta term",
 }
@@ -135,12 +136,17 @@ REMEDIES = {
 
 def remedies(t: Tables) -> Iterator[Claim]:
     """Whether the student of a consistent teacher gains by options of the extension."""
-    name, plain = "remedies_smoke_digits", "extension_smoke_digits"
+    on_digits, plain, small = "remedies_smoke_digits", "extension_smoke_digits", "small_remedies_cifar10"
     for noise, (remedy, words) in itertools.product((0.5, 0.9), REMEDIES.items()):
-        ours = t.of(name, "test_accuracy", name=remedy, noise=noise)
-        other = t.of(plain, "test_accuracy", method="emlc_consistent", noise=noise)
         claim = f"the student of a consistent teacher gains by {words}"
-        yield judged(claim, "here: extension", paired(ours, other), digits(noise), name)
+        for name, scale, table, row in (
+            (on_digits, digits(noise), plain, {"method": "emlc_consistent"}),
+            (small, at(noise, preset="small"), small, {"name": "consistent teacher"}),
+        ):
+            ours = t.of(name, "test_accuracy", name=remedy, noise=noise)
+            other = t.of(table, "test_accuracy", noise=noise, **row)
+            if len(ours):
+                yield judged(claim, "here: extension", paired(ours, other), scale, name)
 
 
 def look_ahead(t: Tables) -> Iterator[Claim]:

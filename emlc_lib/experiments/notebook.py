@@ -158,13 +158,15 @@ def committed_table(
             try:
                 table = pd.read_csv(path)
             except (OSError, ValueError) as error:
-                raise ConfigError(f"{parameter}: {path} cannot be read as CSV ({error})") from None
+                reason = " ".join(str(error).split())
+                raise ConfigError(f"{parameter}: {path} cannot be read as CSV ({reason})") from None
             if missing := [column for column in needed if column not in table]:
                 raise ConfigError(f"{parameter}: {path} has no column {missing[0]!r}; it needs {','.join(needed)}")
             if table.empty:
                 raise ConfigError(f"{parameter}: {path} has no rows")
             for column, values in (rows or {}).items():
-                if lacking := [value for value in values if value not in set(table[column])]:
+                there = set(table[column].astype(str).str.strip())
+                if lacking := [value for value in values if value not in there]:
                     raise ConfigError(f"{parameter}: {path} has no row whose {column} is {lacking[0]!r}")
             return table
     raise ConfigError(f"{parameter}: {name} is neither a file nor a table in the repository's figures/")

@@ -19,7 +19,7 @@ Choices, where the paper is open or its code does something else:
   sample counts at all, and nothing would draw the student to its own class. The code trains on the classes of
   the highest z and p, l_b included, keeps probabilities, and has the published numbers. On digits (preset smoke,
   50 % noise, seed 0) it recovers 81 % of the wrong labels, eq. 8 to the letter, when that was an
-  option here, 0 %, at the published rate of Adam. So the code's way is followed.
+  option here (at commit 1cc4862), 0 %, at the published rate of Adam. So the code's way is followed.
 * Algorithm 1 ends by making z anew with the student after its step. The code keeps what it trained on, which
   needs no further pass; so does this.
 * The code makes its real step from a second forward pass of the same batch through the same weights; here it is
