@@ -480,6 +480,29 @@ SENTENCES = [
     said(
         "README", "on CIFAR-10 also above their predict", "holds", ABOVE + "distillation", *small(20, 50, 80, 40)
     ),
+    *(
+        said(page, words, "holds", "a consistent teacher's rank finds errors better than " + other, WORSE)
+        for page, words, others in (
+            ("README", "finds clearly more wrong ones than EMLC's", ("EMLC",)),
+            ("README", "and than cleanlab's best score (+0.68", ("cleanlab",)),
+            ("10", "its rank finds clearly more wrong ones than EMLC's and cleanlab's", ("EMLC", "cleanlab")),
+            ("15", "rank finds clearly more than EMLC's and than all of cleanlab's", ("EMLC", "cleanlab")),
+            ("15", "is clearly above EMLC's and above each of cleanlab's scores", ("EMLC", "cleanlab")),
+        )
+        for other in others
+    ),
+    *(
+        said("15", words, verdict, f"EMLC's rank finds errors better than cleanlab {which}", WORSE)
+        for words in ("default score, undecided against its better one", "from the clean set, undecided against")
+        for which, verdict in (("out of fold (", "holds"), ("out of fold by normalized", "undecided"))
+    ),
+    said(
+        "15",
+        "and from the clean set, undecided",
+        "holds",
+        "EMLC's rank finds errors better than cleanlab from",
+        WORSE,
+    ),
     said(
         "10",
         "clearly behind one that believes the labels on three sets of five",
