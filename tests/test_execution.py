@@ -82,8 +82,9 @@ def test_bfloat16_keeps_the_direction_of_the_meta_gradient_of_the_narrow_resnet(
     """
     reference = meta_gradient("float32", model="resnet_narrow", side=32)
     value = cosine(meta_gradient("bfloat16", model="resnet_narrow", side=32), reference)
-    met = bfloat16_is_fast("cpu") and not torch.cpu.get_capabilities().get("amx_bf16")
-    assert (0.999 if met else 0.998) <= value < 1
+    if torch.cpu.get_capabilities().get("amx_bf16") and 0.998 <= value < 0.999:
+        pytest.xfail(f"with AMX the condition is missed: {value:.5f}")
+    assert (0.999 if bfloat16_is_fast("cpu") else 0.998) <= value < 1
 
 
 @pytest.mark.parametrize("k", [1, 2])
